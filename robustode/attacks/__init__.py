@@ -1,0 +1,1 @@
+"""Adversarial attacks: one protocol, one result, cards that name attacks, adapters for other libraries."""
