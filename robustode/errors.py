@@ -20,9 +20,7 @@ class RobustODEError(Exception):
         fix: what to do about it, one imperative sentence.
     """
 
-    def __init__(
-        self, what: str, *, expected: object = None, got: object = None, fix: str | None = None
-    ) -> None:
+    def __init__(self, what: str, *, expected: object = None, got: object = None, fix: str | None = None) -> None:
         self.what, self.expected, self.got, self.fix = what, expected, got, fix
         details = []
         if expected is not None:
@@ -69,15 +67,11 @@ class MissingDependency(RobustODEError):
     """An optional library is needed; the message names the extra that installs it."""
 
     def __init__(self, library: str, extra: str) -> None:
-        super().__init__(
-            f"{library} is not installed", fix=f'Install it with: pip install "robustode[{extra}]"'
-        )
+        super().__init__(f"{library} is not installed", fix=f'Install it with: pip install "robustode[{extra}]"')
         self.library, self.extra = library, extra
 
 
-def unknown(
-    kind: str, name: str, names: Iterable[str], error: type[RobustODEError] = OptionError
-) -> RobustODEError:
+def unknown(kind: str, name: str, names: Iterable[str], error: type[RobustODEError] = OptionError) -> RobustODEError:
     """Build the error for an unknown name, with the nearest known name suggested.
 
     Args:
@@ -89,6 +83,4 @@ def unknown(
     known = sorted(names)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     fix = f"Did you mean '{near[0]}'?" if near else None
-    return error(
-        f"unknown {kind}", expected=f"one of {', '.join(known) or '(none)'}", got=f"'{name}'", fix=fix
-    )
+    return error(f"unknown {kind}", expected=f"one of {', '.join(known) or '(none)'}", got=f"'{name}'", fix=fix)

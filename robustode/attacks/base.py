@@ -55,9 +55,7 @@ class AttackResult:
         for field in fields(self):
             value = getattr(self, field.name)
             if value is not None and len(value) != batch:
-                raise AttackError(
-                    f"attack result field '{field.name}'", expected=f"{batch} entries", got=len(value)
-                )
+                raise AttackError(f"attack result field '{field.name}'", expected=f"{batch} entries", got=len(value))
 
     @property
     def success(self) -> Tensor:
@@ -110,15 +108,11 @@ def check_inputs(model: Classifier, x: Tensor, y: Tensor, target: Tensor | None 
                 got=f"{int(labels.min())} to {int(labels.max())}",
             )
     if target is not None and bool((target == y).any()):
-        raise AttackError(
-            "target", expected="a class other than the label", got="a target equal to its label"
-        )
+        raise AttackError("target", expected="a class other than the label", got="a target equal to its label")
     lo, hi = model.bounds
     if not bool(torch.isfinite(x).all()) or (len(x) and (float(x.min()) < lo or float(x.max()) > hi)):
         got = f"values from {float(x.min()):g} to {float(x.max()):g}" if len(x) else "none"
-        raise AttackError(
-            "inputs x", expected=f"finite values inside the model's bounds [{lo:g}, {hi:g}]", got=got
-        )
+        raise AttackError("inputs x", expected=f"finite values inside the model's bounds [{lo:g}, {hi:g}]", got=got)
 
 
 def assess(
