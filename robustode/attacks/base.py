@@ -87,7 +87,7 @@ class Attack(Protocol):
 
 
 def check_inputs(model: Classifier, x: Tensor, y: Tensor, target: Tensor | None = None) -> None:
-    """Raise `AttackError` unless x, y and target fit the model: shapes, dtype, finite, inside the bounds, known classes."""
+    """Raise `AttackError` unless x, y and target fit the model: shape, finite, inside the bounds, known classes."""
     if tuple(x.shape[1:]) != tuple(model.input_shape):
         raise AttackError(
             "inputs x",
@@ -128,8 +128,8 @@ def assess(
 ) -> AttackResult:
     """Judge the points an attack returned and build its result: predict again, measure again, check box and ball.
 
-    A point is a success if it is finite, inside the box, within ε + τ, and classified other than its label (as its target,
-    if there is one). The model's passes made here are not counted as the attack's.
+    A point is a success if it is finite, inside the box, within ε + τ, and classified other than its label (as its
+    target, if there is one). The model's passes made here are not counted as the attack's.
     """
     bare = getattr(model, "bare", model)
     lo, hi = model.bounds
