@@ -1,1 +1,1 @@
-
+"""Fixed-step solvers, the depth grid of the weights, and the fused sweep that integrates an sNODE both ways."""

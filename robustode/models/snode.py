@@ -1,0 +1,225 @@
+"""The standalone neural ODE: a whole classifier as one ODE with depth-varying weights."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from torch import Tensor, nn
+
+from robustode.errors import ModelError
+from robustode.solvers.activations import activation
+from robustode.solvers.depth import knot_depths
+from robustode.solvers.flow import Flow, Solve
+from robustode.solvers.tableau import tableau
+
+
+class SNODEConfig(BaseModel):
+    """Everything that defines an sNODE except its weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input_shape: tuple[int, ...]
+    classes: int = Field(ge=2)
+    horizon: float = Field(default=3.0, gt=0, allow_inf_nan=False)
+    steps: int = Field(default=30, ge=1)
+    knots: int = Field(ge=1)
+    activation: str = "tanh"
+    method: str = "euler"
+    bounds: tuple[float, float] = (0.0, 1.0)
+    background: float = 0.0
+    foreground: float = -1.0
+
+    @property
+    def features(self) -> int:
+        """Dimension of the state: the number of input coordinates."""
+        return math.prod(self.input_shape)
+
+    @model_validator(mode="after")
+    def _check(self) -> SNODEConfig:
+        activation(self.activation)
+        tableau(self.method)
+        if not self.input_shape or min(self.input_shape) < 1:
+            raise ValueError(f"input_shape: expected positive sizes, got {self.input_shape}")
+        if self.steps < self.knots:
+            raise ValueError(f"steps: expected at least as many steps as knots ({self.knots}), got {self.steps}")
+        if self.features < self.classes:
+            raise ValueError(
+                f"classes: the logits are the first components of the state, so expected at most {self.features} "
+                f"(the input coordinates), got {self.classes}"
+            )
+        if not self.bounds[0] < self.bounds[1] or self.background == self.foreground:
+            raise ValueError("bounds: expected lo < hi, and a background other than the foreground")
+        return self
+
+
+def build_config(**values: Any) -> SNODEConfig:
+    """Validate a configuration; raise `ModelError` with every problem in one message."""
+    values.setdefault("knots", values.get("steps", 30))
+    try:
+        return SNODEConfig(**values)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) + ': ' if e['loc'] else ''}{e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors()
+        )
+        raise ModelError(f"sNODE configuration: {problems}", fix="Correct the named values.") from None
+
+
+class SNODE(nn.Module):
+    """A standalone neural ODE classifier: x' = σ(W(t) x + b(t)), x(0) = encoding of the input, logits = first
+    components of x(T).
+
+    The affine encoding takes bounds[0] to `background` and bounds[1] to `foreground`, so that attacks and budgets live
+    in `bounds`. W and b are piecewise linear in depth through `knots` values; Euler takes them at the middle of its
+    step.
+
+    Args:
+        input_shape: shape of one sample; the state has prod(input_shape) components.
+        classes: number of classes K, 2 ≤ K ≤ features.
+        horizon: final depth T > 0.
+        steps: number of equal steps N ≥ knots.
+        knots: number of knots of the weights; default `steps`.
+        activation: "tanh", "sigmoid", "relu" or "softplus".
+        method: "euler", "midpoint" or "rk4" (the 3/8 rule, as in torchdiffeq).
+        bounds: (lo, hi) of valid inputs; `forward` does not check them.
+        background, foreground: encoded values of lo and hi.
+        seed: seed of the initial weights: N(0, 1/features²) at integer depths, a cubic spline between.
+
+    Raises:
+        ModelError: a value out of its range; every problem is named.
+
+    Source: Jaroudi et al., arXiv 2205.13933, eq. (1) and section 4.
+    """
+
+    arch: ClassVar[str] = "snode"
+
+    def __init__(self, *, seed: int = 0, **config: Any) -> None:
+        super().__init__()
+        self._config = build_config(**config)
+        self.weight = nn.Parameter(torch.empty(self._config.knots, self._config.features, self._config.features))
+        self.bias = nn.Parameter(torch.empty(self._config.knots, self._config.features))
+        self._steps, self._method = self._config.steps, self._config.method
+        self.initialise(torch.Generator().manual_seed(seed))
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw new weights: N(0, 1/features²) at integer depths, cubic spline at the knots."""
+        from scipy.interpolate import CubicSpline  # deferred: not needed to load a checkpoint
+
+        features, horizon = self._config.features, self._config.horizon
+        nodes = torch.linspace(0.0, horizon, max(2, math.ceil(horizon) + 1), dtype=torch.float64)
+        draws = torch.randn(len(nodes), features, features + 1, generator=generator, dtype=torch.float64) / features
+        path = CubicSpline(nodes.numpy(), draws.numpy())(knot_depths(self._config.knots, horizon).numpy())
+        with torch.no_grad():
+            self.weight.copy_(torch.from_numpy(path[..., :-1]))
+            self.bias.copy_(torch.from_numpy(path[..., -1]))
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> SNODE:
+        """Build the model that `config` describes, with weights to be loaded."""
+        return cls(**config)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The JSON-able configuration that `from_config` takes."""
+        if (self._steps, self._method) != (self._config.steps, self._config.method):
+            raise ModelError(
+                "a re-discretised view has no configuration of its own", fix="Save the model it was made from."
+            )
+        return self._config.model_dump(mode="json")
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """(lo, hi) of valid inputs."""
+        return self._config.bounds
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return self._config.classes
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        return self._config.input_shape
+
+    @property
+    def horizon(self) -> float:
+        """Final depth T."""
+        return self._config.horizon
+
+    @property
+    def steps(self) -> int:
+        """Number of steps of the solver."""
+        return self._steps
+
+    @property
+    def nfe(self) -> int:
+        """Evaluations of the right-hand side in one forward pass."""
+        return self._steps * tableau(self._method).stages
+
+    @property
+    def flow(self) -> Flow:
+        """The discrete flow x(0) → x(T) with the present weights."""
+        return Flow(
+            weight=self.weight,
+            bias=self.bias,
+            horizon=self.horizon,
+            steps=self._steps,
+            tableau=tableau(self._method),
+            activation=activation(self._config.activation),
+        )
+
+    @property
+    def encoding_scale(self) -> float:
+        """Derivative of the encoding: (foreground − background) / (hi − lo)."""
+        lo, hi = self.bounds
+        return (self._config.foreground - self._config.background) / (hi - lo)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Return x(0), (batch, features): inputs mapped affinely from `bounds` to [background, foreground]."""
+        return (x.flatten(1) - self.bounds[0]) * self.encoding_scale + self._config.background
+
+    def final_state(self, x: Tensor) -> Tensor:
+        """Return x(T), (batch, features), for inputs (batch, *input_shape)."""
+        self.check_shape(x)
+        return Solve.apply(self.encode(x), self.weight, self.bias, self.flow)  # type: ignore[no-any-return]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits, (batch, classes): the first components of x(T)."""
+        return self.final_state(x)[:, : self.classes]
+
+    def at_steps(self, steps: int, method: str | None = None) -> SNODE:
+        """Return the same network on another grid: a view that shares the weights and takes `steps` steps.
+
+        θ is a function of depth, so fewer steps than knots are allowed here: this is the coarse model of a multilevel
+        attack.
+
+        Raises:
+            ModelError: steps < 1 or an unknown method.
+        """
+        if steps < 1:
+            raise ModelError("at_steps", expected="at least 1 step", got=steps)
+        view = object.__new__(type(self))
+        nn.Module.__init__(view)
+        view._config, view.weight, view.bias = self._config, self.weight, self.bias
+        view._steps, view._method = int(steps), tableau(method or self._method).name
+        view.train(self.training)
+        return view
+
+    def check_shape(self, x: Tensor) -> None:
+        """Raise `ModelError` unless `x` is (batch, *input_shape)."""
+        if tuple(x.shape[1:]) != self.input_shape:
+            raise ModelError(
+                f"input of {self.arch} model",
+                expected=f"shape (batch, {', '.join(map(str, self.input_shape))})",
+                got=tuple(x.shape),
+            )
+
+    def extra_repr(self) -> str:
+        """Configuration shown by `repr`."""
+        c = self._config
+        grid = f"T={c.horizon:g}, {self._steps} {self._method} steps, {c.knots} knots"
+        return f"{c.features} features, {c.classes} classes, {c.activation}, {grid}"

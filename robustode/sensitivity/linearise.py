@@ -1,0 +1,114 @@
+"""One forward pass at a batch of points, kept so that Jacobian products of both kinds can be asked of it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from robustode.models.base import Classifier
+from robustode.models.snode import SNODE
+
+
+class Linearisation(Protocol):
+    """The logits at a batch of points and products with their Jacobian J = ∂logits/∂input, sample by sample.
+
+    Attributes:
+        logits: (batch, classes), without a graph.
+    """
+
+    logits: Tensor
+
+    def vjp(self, cotangent: Tensor) -> Tensor:
+        """Return Jᵀw: (batch, classes) → (batch, *input_shape), or (batch, k, classes) → (batch, k, *input_shape)."""
+        ...
+
+    def jvp(self, delta: Tensor) -> Tensor:
+        """Return Jδ: (batch, *input_shape) → (batch, classes)."""
+        ...
+
+
+class FusedLinearisation:
+    """Linearisation of an sNODE: one stored sweep; all cotangents travel in one batched reverse sweep."""
+
+    def __init__(self, model: SNODE, x: Tensor) -> None:
+        self._shape, self._classes, self._scale = model.input_shape, model.classes, model.encoding_scale
+        self._flow = model.flow
+        with torch.no_grad():
+            model.check_shape(x)
+            final, self._tape = self._flow.record(model.encode(x))
+        self.logits = final[:, : self._classes]
+
+    @torch.no_grad()
+    def vjp(self, cotangent: Tensor) -> Tensor:
+        """Return Jᵀw; see `Linearisation`."""
+        final = cotangent.new_zeros(*cotangent.shape[:-1], self._flow.weight.shape[-1])
+        final[..., : self._classes] = cotangent
+        pulled = self._flow.adjoint(self._tape, final).mul_(self._scale)
+        return pulled.reshape(*cotangent.shape[:-1], *self._shape)
+
+    @torch.no_grad()
+    def jvp(self, delta: Tensor) -> Tensor:
+        """Return Jδ; see `Linearisation`."""
+        return self._flow.tangent(self._tape, delta.flatten(1) * self._scale)[:, : self._classes]
+
+
+class AutogradLinearisation:
+    """Linearisation of any module whose samples do not interact: one reverse pass of the batch for each cotangent.
+
+    The tangent is taken by double backward, which any differentiable module supports, and by central differences where
+    the module's backward cannot itself be differentiated. An output that carries no graph has the zero Jacobian.
+    """
+
+    def __init__(self, model: Classifier, x: Tensor) -> None:
+        self._model = model
+        with torch.enable_grad():
+            self._x = x.detach().clone().requires_grad_(True)
+            self._out = model(self._x)
+        self.logits = self._out.detach()
+
+    def vjp(self, cotangent: Tensor) -> Tensor:
+        """Return Jᵀw; see `Linearisation`."""
+        if cotangent.dim() == 3:
+            return torch.stack([self._pull(w) for w in cotangent.unbind(1)], dim=1)
+        return self._pull(cotangent)
+
+    def _pull(self, cotangent: Tensor) -> Tensor:
+        if not self._out.requires_grad:
+            return torch.zeros_like(self._x)
+        (pulled,) = torch.autograd.grad(self._out, self._x, cotangent, retain_graph=True, allow_unused=True)
+        return torch.zeros_like(self._x) if pulled is None else pulled.detach()
+
+    def jvp(self, delta: Tensor) -> Tensor:
+        """Return Jδ; see `Linearisation`."""
+        if not self._out.requires_grad:
+            return torch.zeros_like(self.logits)
+        try:
+            with torch.enable_grad():
+                dummy = torch.zeros_like(self.logits, requires_grad=True)
+                (pulled,) = torch.autograd.grad(self._out, self._x, dummy, create_graph=True)
+            (pushed,) = torch.autograd.grad(pulled, dummy, delta, retain_graph=True)
+            return pushed.detach()
+        except RuntimeError:
+            return self._central_difference(delta)
+
+    @torch.no_grad()
+    def _central_difference(self, delta: Tensor) -> Tensor:
+        size = torch.linalg.vector_norm(delta.flatten(1), dim=1).clamp_min(torch.finfo(delta.dtype).tiny)
+        scale = torch.finfo(delta.dtype).eps ** (1 / 3) / size
+        h = scale.reshape(-1, *([1] * (delta.dim() - 1)))
+        x = self._x.detach()
+        return (self._model(x + h * delta) - self._model(x - h * delta)) / (2 * scale[:, None])
+
+
+def linearise(model: Classifier, x: Tensor) -> Linearisation:
+    """Run the model once at `x` (batch, *input_shape) and return its logits with Jacobian products.
+
+    A model may bring its own method `linearise(x)` (the harness does, to count passes); an sNODE uses the fused sweep,
+    any other module plain autograd.
+    """
+    own = getattr(model, "linearise", None)
+    if own is not None:
+        return own(x)
+    return FusedLinearisation(model, x) if isinstance(model, SNODE) else AutogradLinearisation(model, x)

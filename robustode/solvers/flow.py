@@ -1,0 +1,233 @@
+"""The fused sweep of an sNODE: direct problem, sensitivity problem and exact discrete adjoint on one stored pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from robustode.solvers.activations import Activation
+from robustode.solvers.depth import knot_position
+from robustode.solvers.tableau import Tableau
+
+TAPE_BYTES = 256 * 2**20  # largest stored pass; beyond it, segments are recomputed in the reverse sweep
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What the other sweeps need of one stage: σ'(a), and the stage's input where weights are concerned."""
+
+    slope: Tensor
+    input: Tensor | None
+
+
+@dataclass(frozen=True)
+class Tape:
+    """A stored pass: the state at the start of each segment, and all stages of the last segment (of all, if there is
+    one).
+
+    Memory is bounded by `TAPE_BYTES`: with more steps than fit, the reverse sweep recomputes one segment at a time from
+    its starting state, at the cost of one more forward pass.
+    """
+
+    starts: tuple[Tensor, ...]
+    segment: int
+    stages: tuple[tuple[Stage, ...], ...]
+    inputs: bool
+
+
+@dataclass(frozen=True)
+class Flow:
+    """The discrete flow x(0) → x(T) of x' = σ(W(t) x + b(t)) under one explicit method with `steps` equal steps.
+
+    Attributes:
+        weight: (knots, features, features), the knots of W.
+        bias: (knots, features), the knots of b.
+        horizon: final depth T.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    horizon: float
+    steps: int
+    tableau: Tableau
+    activation: Activation
+
+    @property
+    def step(self) -> float:
+        """h = T / N."""
+        return self.horizon / self.steps
+
+    @cached_property
+    def positions(self) -> list[list[tuple[int, float]]]:
+        """For every step and stage, the knot and the weight of its neighbour that give θ there."""
+        knots = len(self.bias)
+        return [[knot_position((n + c) / self.steps, knots) for c in self.tableau.depth] for n in range(self.steps)]
+
+    def parameters(self, n: int, i: int) -> tuple[Tensor, Tensor]:
+        """Return (W, b) as stage i of step n sees them."""
+        return self._interpolate(self.weight, n, i), self._interpolate(self.bias, n, i)
+
+    def _interpolate(self, values: Tensor, n: int, i: int) -> Tensor:
+        k, w = self.positions[n][i]
+        return values[k] if w == 0.0 else torch.lerp(values[k], values[k + 1], w)
+
+    def _stage_input(self, x: Tensor, slopes: list[Tensor], i: int) -> Tensor:
+        out = x
+        for a, k in zip(self.tableau.a[i], slopes, strict=True):
+            if a:
+                out = torch.add(out, k, alpha=self.step * a)
+        return out
+
+    def _advance(self, x: Tensor, n: int, record: list[tuple[Stage, ...]] | None, inputs: bool) -> Tensor:
+        """One step; appends its stages to `record` if there is one. `x` is not changed."""
+        values: list[Tensor] = []
+        stages: list[Stage] = []
+        for i in range(self.tableau.stages):
+            z = self._stage_input(x, values, i)
+            weight, bias = self.parameters(n, i)
+            value = self.activation.apply_(torch.addmm(bias, z, weight.t()))
+            values.append(value)
+            if record is not None:
+                stages.append(Stage(self.activation.slope(value), z if inputs else None))
+        if record is not None:
+            record.append(tuple(stages))
+        out = x
+        for b, value in zip(self.tableau.b, values, strict=True):
+            if b:
+                out = torch.add(out, value, alpha=self.step * b)
+        return out
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x(T) for x(0) of shape (batch, features); stores nothing."""
+        for n in range(self.steps):
+            x = self._advance(x, n, None, False)
+        return x
+
+    def states(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield x at depths 0, h, 2h, ..., T."""
+        yield x
+        for n in range(self.steps):
+            x = self._advance(x, n, None, False)
+            yield x
+
+    def record(self, x: Tensor, *, inputs: bool = False) -> tuple[Tensor, Tape]:
+        """Return x(T) and the tape that `tangent` and `adjoint` read; `inputs` keeps what weight derivatives need."""
+        per_step = self.tableau.stages * x.numel() * x.element_size() * (2 if inputs else 1)
+        segment = max(1, min(self.steps, TAPE_BYTES // max(per_step, 1)))
+        starts: list[Tensor] = []
+        stages: list[tuple[Stage, ...]] = []
+        last = (self.steps - 1) // segment * segment
+        for n in range(self.steps):
+            if n % segment == 0:
+                starts.append(x)
+            x = self._advance(x, n, stages if n >= last else None, inputs)
+        return x, Tape(tuple(starts), segment, tuple(stages), inputs)
+
+    def _segment(self, tape: Tape, s: int) -> tuple[tuple[Stage, ...], ...]:
+        if s == len(tape.starts) - 1:
+            return tape.stages
+        x, stages = tape.starts[s], []
+        for n in range(s * tape.segment, (s + 1) * tape.segment):
+            x = self._advance(x, n, stages, tape.inputs)
+        return tuple(stages)
+
+    def tangent(self, tape: Tape, tangent: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+        """Return ξ(T) of the sensitivity problem ξ' = σ'(a) ⊙ (W ξ + δW x + δb), ξ(0) = `tangent`, on the grid of x.
+
+        Args:
+            tape: a pass stored by `record`, with `inputs=True` if `weight` or `bias` is given.
+            tangent: (batch, features), or (batch, k, features) for k directions of each sample.
+            weight, bias: δW and δb at the knots, shaped as the weights, or None for zero; only with a 2-D `tangent`.
+        """
+        for s in range(len(tape.starts)):
+            for offset, stages in enumerate(self._segment(tape, s)):
+                n = s * tape.segment + offset
+                values: list[Tensor] = []
+                for i, stage in enumerate(stages):
+                    z = self._stage_input(tangent, values, i)
+                    value = z @ self._interpolate(self.weight, n, i).t()
+                    if weight is not None and stage.input is not None:
+                        value = torch.addmm(value, stage.input, self._interpolate(weight, n, i).t())
+                    if bias is not None:
+                        value = value + self._interpolate(bias, n, i)
+                    values.append(value * (stage.slope if value.dim() == 2 else stage.slope.unsqueeze(1)))
+                for b, value in zip(self.tableau.b, values, strict=True):
+                    if b:
+                        tangent = torch.add(tangent, value, alpha=self.step * b)
+        return tangent
+
+    def adjoint(self, tape: Tape, adjoint: Tensor, gradient: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Return λ(0) = Pᵀ λ(T), the exact transpose of `tangent`.
+
+        Args:
+            tape: a pass stored by `record`.
+            adjoint: λ(T), (batch, features), or (batch, k, features) for k cotangents of each sample in one sweep.
+            gradient: (weight, bias) tensors shaped as the knots, to which the gradient of Σ λ(T)·x(T) with respect to
+                the knots is added; needs a tape with inputs and a 2-D `adjoint`.
+        """
+        many = adjoint.dim() == 3
+        for s in reversed(range(len(tape.starts))):
+            stages_of = self._segment(tape, s)
+            for offset in reversed(range(len(stages_of))):
+                n = s * tape.segment + offset
+                adjoint = self._adjoint_step(n, stages_of[offset], adjoint, many, gradient)
+        return adjoint
+
+    def _adjoint_step(
+        self, n: int, stages: tuple[Stage, ...], adjoint: Tensor, many: bool, gradient: tuple[Tensor, Tensor] | None
+    ) -> Tensor:
+        pulled: list[Tensor | None] = [None] * len(stages)  # cotangent of each stage's input
+        for i in reversed(range(len(stages))):
+            # μ_i = h (b_i λ + Σ_{j>i} a_ji ν_j): what reaches the value of stage i
+            mu = adjoint * (self.step * self.tableau.b[i]) if self.tableau.b[i] else None
+            for j in range(i + 1, len(stages)):
+                a, nu = self.tableau.a[j][i], pulled[j]
+                if a and nu is not None:
+                    mu = nu * (self.step * a) if mu is None else torch.add(mu, nu, alpha=self.step * a)
+            if mu is None:
+                continue
+            mu = mu.mul_(stages[i].slope.unsqueeze(1) if many else stages[i].slope)
+            if gradient is not None:
+                self._accumulate(gradient, n, i, mu, stages[i].input)
+            weight = self._interpolate(self.weight, n, i)
+            pulled[i] = (mu.reshape(-1, mu.shape[-1]) @ weight).reshape(mu.shape)
+        for nu in pulled:
+            if nu is not None:
+                adjoint = adjoint + nu
+        return adjoint
+
+    def _accumulate(self, gradient: tuple[Tensor, Tensor], n: int, i: int, mu: Tensor, z: Tensor | None) -> None:
+        if z is None:
+            raise RuntimeError("weight gradients need a tape recorded with inputs=True")
+        k, w = self.positions[n][i]
+        for knot, share in ((k, 1.0 - w), (k + 1, w)):
+            if share:
+                gradient[0][knot].addmm_(mu.t(), z, alpha=share)
+                gradient[1][knot].add_(mu.sum(0), alpha=share)
+
+
+class Solve(torch.autograd.Function):
+    """x(T) as an autograd node whose backward is the fused reverse sweep (once differentiable)."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, flow: Flow) -> Tensor:  # type: ignore[override]
+        needs = ctx.needs_input_grad
+        if not any(needs[:3]):
+            return flow.forward(x)
+        out, ctx.tape = flow.record(x, inputs=any(needs[1:3]))
+        ctx.flow = flow
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, adjoint: Tensor):  # type: ignore[override]
+        flow: Flow = ctx.flow
+        gradient = None
+        if any(ctx.needs_input_grad[1:3]):
+            gradient = (torch.zeros_like(flow.weight), torch.zeros_like(flow.bias))
+        pulled = flow.adjoint(ctx.tape, adjoint, gradient)
+        return (pulled, *(gradient or (None, None)), None)
