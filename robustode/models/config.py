@@ -1,0 +1,33 @@
+"""Validation of configurations and headers, with every problem in one error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from robustode.errors import ModelError
+
+Schema = TypeVar("Schema", bound=BaseModel)
+
+
+def validated(schema: type[Schema], values: Mapping[str, Any], *, what: str) -> Schema:
+    """Build a pydantic `schema` from `values`.
+
+    Raises:
+        ModelError: with the name and the complaint of every value that does not fit.
+    """
+    try:
+        return schema.model_validate(dict(values))
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'together'}: {problem['msg']} (got {_short(problem['input'])})"
+            for problem in error.errors(include_url=False)
+        )
+        raise ModelError(f"{what} is not valid: {problems}") from None
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
