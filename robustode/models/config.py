@@ -21,13 +21,14 @@ def validated(schema: type[Schema], values: Mapping[str, Any], *, what: str) -> 
     try:
         return schema.model_validate(dict(values))
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'together'}: {problem['msg']} (got {_short(problem['input'])})"
-            for problem in error.errors(include_url=False)
-        )
+        problems = "; ".join(_say(problem) for problem in error.errors(include_url=False))
         raise ModelError(f"{what} is not valid: {problems}") from None
 
 
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _say(problem: Mapping[str, Any]) -> str:
+    message = problem["msg"].removeprefix("Value error, ")
+    if not problem["loc"]:  # of the whole; the message names the values
+        return message
+    got = repr(problem["input"])
+    place = ".".join(map(str, problem["loc"]))
+    return f"{place}: {message} (got {got if len(got) <= 60 else got[:57] + '...'})"

@@ -14,7 +14,6 @@ from robustode.models.checkpoint import KEY, Header, load_checkpoint, read_heade
 from robustode.models.device import resolve_device
 from robustode.models.factory import PREFIX, load_factory
 from robustode.models.normalise import Statistic, preset
-from robustode.models.registry import is_own
 from robustode.models.statedict import TORCH_SUFFIXES, load_state
 from robustode.models.tensors import existing_file, read_safetensors
 from robustode.models.wrap import WrappedModel, refuse, wrap
@@ -57,19 +56,17 @@ def load_model(
         OptionError: the device is unknown or not there.
     """
     place = None if device is None else resolve_device(device)
-    options = {"bounds": bounds, "classes": classes, "input_shape": input_shape, "mean": mean, "std": std}
-    options["output"] = output
+    facts = {"bounds": bounds, "classes": classes, "input_shape": input_shape}
+    options: dict[str, Any] = {**facts, "mean": mean, "std": std, "output": output}
     given = [name for name, value in {**options, "normalise": normalise}.items() if value is not None]
     module, notes = _build(spec, arch, given)
     if place is not None:
         module.to(place)
-    if not is_own(module):
-        if normalise is not None:
-            options["mean"], options["std"] = _preset(normalise, mean, std)
-        if bounds is None and getattr(module, "bounds", None) is None:
-            options["bounds"] = default_bounds
-        options["sample"] = sample
-    model = wrap(module, **options)
+    if normalise is not None:
+        options["mean"], options["std"] = _preset(normalise, mean, std)
+    if bounds is None and getattr(module, "bounds", None) is None:
+        options["bounds"] = default_bounds
+    model = wrap(module, sample=sample, **options)
     if not isinstance(spec, nn.Module):
         model.requires_grad_(False)
         model.notes = notes  # type: ignore[assignment]

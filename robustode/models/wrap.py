@@ -48,6 +48,12 @@ class WrappedModel(nn.Module):
         for name, value in zip(("mean", "std"), statistics or (None, None), strict=True):
             self.register_buffer(name, None if value is None else value.to(device, dtype))
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments of `wrap` that this model was made with; the classes are found anew."""
+        names = ("bounds", "input_shape", "mean", "std", "output")
+        return {name: getattr(self, name) for name in names}
+
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (batch, classes) for raw inputs (batch, *input_shape)."""
         if self.mean is not None and self.std is not None:
@@ -86,26 +92,18 @@ def wrap(
     if not isinstance(module, nn.Module):
         raise ModelError("model", expected="a torch.nn.Module", got=type(module).__name__)
     options = {"bounds": bounds, "classes": classes, "input_shape": input_shape, "mean": mean, "std": std}
-    given = [name for name, value in {**options, "output": output}.items() if value is not None]
+    given = {name: value for name, value in {**options, "output": output}.items() if value is not None}
     if is_own(module):
-        refuse(given, f"{type(module).__name__} model")
+        refuse(list(given), f"{type(module).__name__} model")
+    if is_own(module) or (isinstance(module, WrappedModel) and not given):
         return module.eval()
     if isinstance(module, WrappedModel):
-        if not given:
-            return module.eval()
-        bounds = module.bounds if bounds is None else bounds
-        input_shape = module.input_shape if input_shape is None else input_shape
-        mean, std = module.mean if mean is None else mean, module.std if std is None else std
-        output, module = module.output if output is None else output, module.module
+        return wrap(module.module, sample=sample, **{**module.settings, **given})
     who = type(module).__name__
     box = _bounds(bounds if bounds is not None else getattr(module, "bounds", None), who)
     shape = _shape(input_shape if input_shape is not None else getattr(module, "input_shape", None), sample, who)
-    statistics = None
-    if mean is not None or std is not None:
-        statistics = normalisation(0.0 if mean is None else mean, 1.0 if std is None else std, shape)
-    wrapped = WrappedModel(
-        module, bounds=box, classes=0, input_shape=shape, statistics=statistics, output=output
-    ).eval()
+    statistics = _statistics(mean, std, shape)
+    wrapped = WrappedModel(module, bounds=box, classes=0, input_shape=shape, statistics=statistics, output=output).eval()
     wrapped.classes = _count_classes(wrapped, sample, who)
     declared = classes if classes is not None else getattr(module, "classes", None)
     if isinstance(declared, int) and declared != wrapped.classes:
@@ -154,6 +152,12 @@ def _shape(input_shape: Any, sample: Tensor | None, who: str) -> tuple[int, ...]
     if sample is not None and tuple(sample.shape[1:]) != shape:
         raise ModelError(f"input of {who}", expected=f"samples of shape {shape}", got=tuple(sample.shape[1:]))
     return shape
+
+
+def _statistics(mean: Statistic | None, std: Statistic | None, shape: tuple[int, ...]) -> tuple[Tensor, Tensor] | None:
+    if mean is None and std is None:
+        return None
+    return normalisation(0.0 if mean is None else mean, 1.0 if std is None else std, shape)
 
 
 @torch.no_grad()
