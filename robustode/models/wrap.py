@@ -103,8 +103,8 @@ def wrap(
     box = _bounds(bounds if bounds is not None else getattr(module, "bounds", None), who)
     shape = _shape(input_shape if input_shape is not None else getattr(module, "input_shape", None), sample, who)
     statistics = _statistics(mean, std, shape)
-    wrapped = WrappedModel(module, bounds=box, classes=0, input_shape=shape, statistics=statistics, output=output).eval()
-    wrapped.classes = _count_classes(wrapped, sample, who)
+    wrapped = WrappedModel(module, bounds=box, classes=0, input_shape=shape, statistics=statistics, output=output)
+    wrapped.classes = _count_classes(wrapped.eval(), sample, who)
     declared = classes if classes is not None else getattr(module, "classes", None)
     if isinstance(declared, int) and declared != wrapped.classes:
         raise ModelError(f"output of {who}", expected=f"{declared} classes", got=f"{wrapped.classes} logits per sample")
