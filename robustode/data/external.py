@@ -31,7 +31,7 @@ def npz_source(path: str, bounds: Bounds) -> Source:
     """
     what = f"data file '{path}'"
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
             found = sorted(archive.files)
             absent = [key for key in ("x", "y") if key not in found]
             if absent:
