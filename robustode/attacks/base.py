@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
@@ -13,6 +14,9 @@ from torch import Tensor
 from robustode.attacks.norms import ball_tolerance, distance
 from robustode.errors import AttackError
 from robustode.models.base import Classifier
+
+# One generator for the batch, or one for each sample, so that a sample's draws do not depend on its batch-mates.
+Randomness = torch.Generator | Sequence[torch.Generator] | None
 
 
 class Status(StrEnum):
@@ -82,7 +86,7 @@ class Attack(Protocol):
         y: Tensor,
         *,
         target: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        generator: Randomness = None,
     ) -> AttackResult: ...
 
 

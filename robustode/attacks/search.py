@@ -1,4 +1,4 @@
-"""Rows of a minimal-norm search: points that move towards a decision boundary, each with the best adversarial it has met."""
+"""Rows of a minimal-norm search: points that move towards a boundary, each with the best adversarial it has met."""
 
 from __future__ import annotations
 
@@ -183,9 +183,15 @@ class Search:
         outer: Tensor,
     ) -> Tensor:
         a, fa, b, fb = (v[active] for v in (inside, inside_margin, beyond, beyond_margin))
-        fraction = torch.where(torch.isfinite(fa), fa / (fa - fb), torch.full_like(fa, 0.9))
-        between = a + fraction.nan_to_num(nan=0.5).clamp(0.02, 0.98) * (b - a)
         rate = torch.full_like(a, -math.inf) if slope is None else slope[active]
+        back = torch.where(rate < 0, fb / rate, torch.zeros_like(b)).clamp(0.005, 0.3)  # share to step back from b
+        fraction = torch.where(torch.isfinite(fa), fa / (fa - fb), 1 - back)
+        between = a + fraction.nan_to_num(nan=0.5).clamp(0.02, 0.995) * (b - a)
         newton = torch.where(rate < 0, -fa / rate, torch.zeros_like(a))
         outward = torch.minimum(a + newton.clamp(0.02, 0.5) * a.clamp_min(1e-3), outer[active])
         return torch.where(torch.isfinite(b), between, outward)
+
+    def count_all(self, *, forwards: int, backwards: int) -> None:
+        """Count passes made for every sample."""
+        self.forwards += forwards
+        self.backwards += backwards

@@ -1,0 +1,272 @@
+"""The sensitivity attack: sequential projection of the clean input onto the linearised decision boundary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from robustode.attacks.base import AttackResult, Randomness, assess, check_inputs
+from robustode.attacks.confident import most_confident
+from robustode.attacks.norms import check_norm
+from robustode.attacks.paper import paper_search
+from robustode.attacks.search import Plane, Search
+from robustode.errors import AttackError, BudgetError, unknown
+from robustode.models.base import Classifier
+from robustode.sensitivity.linearise import linearise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How much work a setting does.
+
+    Attributes:
+        classes: nearest classes tried in the approach (0: all of them).
+        approach: linearisations on the way to each of them.
+        keep: best classes that are polished along the boundary.
+        polish: linearisations on the boundary.
+        probes: forward passes at most for each search along a ray.
+    """
+
+    classes: int
+    approach: int
+    keep: int
+    polish: int
+    probes: int = 4
+
+
+SETTINGS = {
+    "fast": Effort(classes=3, approach=6, keep=1, polish=8),
+    "thorough": Effort(classes=0, approach=12, keep=3, polish=20),
+}
+CONVERGED = 1e-3  # largest KKT residual of a point that is called converged
+CHUNK = 256  # samples searched together
+STRETCH = (1.2, 1.5, 2.0, 3.0, 5.0, 10.0)  # factors tried where the approach stopped short of a boundary
+
+
+@dataclass(frozen=True, kw_only=True)
+class SensitivityAttack:
+    """Minimal-norm attack by sequential projection onto the linearised boundary, from the clean input, inside the box.
+
+    With the margin g = z_y − z_k and its gradient G = P_y − P_k from the adjoint sweep, the next point is x₀ + argmin
+    ‖δ‖ subject to g(x_i) + G·(x₀ + δ − x_i) = −tol and x₀ + δ in the box. All classes are linearised once at the clean
+    input; the nearest few are approached with damped steps; the best is then polished on the boundary, where a step is
+    accepted only if the boundary found again on its ray is nearer. A fixed point is a KKT point of the minimal-norm
+    problem.
+
+    Args:
+        norm: "l2", "linf" or "l1".
+        eps: None for the minimal norm; a radius > 0 (raw-input units) for the most confident adversarial in that ball.
+        setting: "fast", "thorough", or "paper", the published attack itself (L2 only; see `attacks/paper.py`).
+        damping: initial share of each step of the approach, in (0, 1]; adapted to how linear the margin proves to be.
+        kappa, step, steps: parameters of setting "paper".
+
+    Raises:
+        AttackError, BudgetError: a parameter out of its range; at the call, inputs that do not fit the model.
+
+    Source: arXiv 2205.13933, section 4.3 (direction); the projection is that of DeepFool (arXiv 1511.04599) and FAB
+    (arXiv 1907.02044), taken from the clean point.
+    """
+
+    norm: str = "l2"
+    eps: float | None = None
+    setting: str = "fast"
+    damping: float = 0.6
+    kappa: float = 0.975
+    step: float = 0.03
+    steps: int = 30
+
+    names: ClassVar[tuple[str, ...]] = (*SETTINGS, "paper")
+
+    def __post_init__(self) -> None:
+        check_norm(self.norm)
+        if self.setting not in self.names:
+            raise unknown("setting of the sensitivity attack", self.setting, self.names, AttackError)
+        if self.setting == "paper" and self.norm != "l2":
+            raise AttackError("sensitivity attack, setting 'paper'", expected="norm 'l2'", got=f"'{self.norm}'")
+        if self.eps is not None and not 0 < self.eps < float("inf"):
+            raise BudgetError("eps", expected="a positive number, or None for the minimal norm", got=self.eps)
+        if not 0 < self.damping <= 1:
+            raise AttackError("damping", expected="a number in (0, 1]", got=self.damping)
+        if self.step <= 0 or self.steps < 1 or not 0 < self.kappa <= 1:
+            raise AttackError("kappa, step, steps", expected="0 < kappa ≤ 1, step > 0, steps ≥ 1", got=self)
+
+    def __call__(
+        self,
+        model: Classifier,
+        x: Tensor,
+        y: Tensor,
+        *,
+        target: Tensor | None = None,
+        generator: Randomness = None,
+    ) -> AttackResult:
+        """Attack every sample of `x` (batch, *input_shape) with labels `y`; the result has a status for each.
+
+        Args:
+            target: classes to reach, or None for any other class.
+            generator: unused; the attack is deterministic.
+        """
+        check_inputs(model, x, y, target)
+        if len(x) == 0:
+            none = torch.zeros(0, dtype=torch.float64)
+            return assess(model, x, y, x, norm=self.norm, eps=self.eps, forwards=none, backwards=none, kkt=none)
+        parts = [
+            self._attack(model, xs, ys, None if target is None else target[i * CHUNK : i * CHUNK + len(xs)])
+            for i, (xs, ys) in enumerate(zip(x.split(CHUNK), y.split(CHUNK), strict=True))
+        ]
+        x_adv, forwards, backwards, kkt = (torch.cat(column) for column in zip(*parts, strict=True))
+        evaluations = getattr(model, "nfe", None)
+        return assess(
+            model,
+            x,
+            y,
+            x_adv,
+            norm=self.norm,
+            eps=self.eps,
+            target=target,
+            forwards=forwards,
+            backwards=backwards,
+            nfe=None if evaluations is None else forwards * float(evaluations),
+            converged=kkt <= CONVERGED,
+            kkt=kkt,
+        )
+
+    def _attack(self, model: Classifier, x: Tensor, y: Tensor, target: Tensor | None):
+        search = Search(model, x, y, target, self.norm)
+        if self.setting == "paper":
+            kkt = paper_search(search, kappa=self.kappa, step=self.step, steps=self.steps)
+        else:
+            kkt = minimal_norm(search, SETTINGS[self.setting], self.damping)
+        if self.eps is not None:
+            most_confident(search, self.eps)
+        return search.best_x, search.forwards, search.backwards, kkt.cpu()
+
+
+def minimal_norm(search: Search, effort: Effort, damping: float) -> Tensor:
+    """Run the whole minimal-norm search: clean linearisation, approach, polish; one row for each sample is left.
+
+    Returns:
+        (samples,) float64, KKT residual 1 − ‖δ_lin‖ / ‖δ‖ of the best points: the share by which the linear model at
+        the point still promises to shorten it; +inf where nothing was found.
+    """
+    clean, candidate = _first_planes(search, effort)
+    last = _approach(search, candidate, clean, effort.approach, damping)
+    _stretch(search, last)
+    _keep_best(search, effort.keep)
+    kkt = _polish(search, effort)
+    order = _best_of_each_sample(search)
+    search.keep_rows(order)
+    return kkt[order]
+
+
+def _first_planes(search: Search, effort: Effort) -> tuple[Plane, Tensor | None]:
+    """Linearise all classes at the clean inputs; leave a row for each of the nearest classes of each sample."""
+    model, x = search.model, search.x0
+    rows = torch.arange(len(x), device=x.device)
+    if search.target is not None:
+        return search.plane(rows, x), None
+    linear = linearise(model, x)
+    logits = linear.logits
+    batch, classes = logits.shape
+    search.count_all(forwards=1, backwards=classes)
+    eye = torch.eye(classes, dtype=logits.dtype, device=logits.device)
+    gradients = linear.vjp(eye.expand(batch, -1, -1)).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+    own = search.y[:, None]
+    search.repeat_rows(classes)
+    rows = torch.arange(batch * classes, device=x.device)
+    margin = (logits.gather(1, own) - logits).reshape(-1)
+    own_gradient = gradients[torch.arange(batch, device=x.device), search.y[::classes]]
+    difference = (own_gradient[:, None] - gradients).reshape(-1, *x.shape[1:])
+    tolerance = search.tolerance(logits).repeat_interleave(classes)
+    plane = search.project(rows, search.x0, margin, difference, tolerance)
+    moved = difference.flatten(1).abs().sum(1) > 0
+    length = torch.where(moved, plane.length, torch.inf).reshape(batch, classes).scatter(1, own, torch.inf)
+    count = min(effort.classes or classes - 1, classes - 1)
+    nearest = length.argsort(1)[:, :count]
+    keep = (torch.arange(batch, device=x.device)[:, None] * classes + nearest).reshape(-1)
+    search.keep_rows(keep)
+    return Plane(
+        *(value[keep] for value in (plane.margin, plane.gradient, plane.point, plane.length))
+    ), nearest.reshape(-1)
+
+
+def _approach(search: Search, candidate: Tensor | None, plane: Plane, iterations: int, damping: float) -> Tensor:
+    """Move every row towards its class's boundary: x ← x + β (projection − x), β adapted to the margin's linearity.
+
+    Returns the last projections, (rows, *input_shape).
+    """
+    rows = torch.arange(len(search.x0), device=search.x0.device)
+    x = search.x0
+    beta = torch.full((len(rows),), damping, dtype=x.dtype, device=x.device)
+    for _ in range(iterations):
+        shape = (-1, *([1] * (x.dim() - 1)))
+        step = beta.reshape(shape) * (plane.point - x)
+        predicted = (plane.gradient * step).flatten(1).sum(1)
+        x = x + step
+        before = plane.margin
+        plane = search.plane(rows, x, candidate)
+        ratio = (plane.margin - before) / torch.where(predicted == 0, torch.ones_like(predicted), predicted)
+        linear = (ratio > 0.7) & (ratio < 1.4)
+        beta = torch.where(linear, beta * 1.5, beta * 0.8).clamp(0.3, 1.0)
+    search.evaluate(rows, plane.point)
+    return plane.point
+
+
+def _stretch(search: Search, point: Tensor) -> None:
+    """For samples of which no row met an adversarial, lengthen the last step until one is met or the box ends."""
+    lo, hi = search.model.bounds
+    for factor in STRETCH:
+        found = torch.zeros(search.samples, dtype=torch.bool, device=point.device)
+        found[search.sample[torch.isfinite(search.best)]] = True
+        rows = (~found[search.sample]).nonzero().squeeze(1)
+        if len(rows) == 0:
+            return
+        x0 = search.x0[rows]
+        search.evaluate(rows, (x0 + factor * (point[rows] - x0)).clamp(lo, hi))
+
+
+def _keep_best(search: Search, keep: int) -> None:
+    """Leave the `keep` best rows of every sample."""
+    per_sample = len(search.x0) // search.samples
+    order = search.best.reshape(search.samples, per_sample).argsort(1)[:, :keep]
+    search.keep_rows((torch.arange(search.samples, device=order.device)[:, None] * per_sample + order).reshape(-1))
+
+
+def _best_of_each_sample(search: Search) -> Tensor:
+    per_sample = len(search.x0) // search.samples
+    best = search.best.reshape(search.samples, per_sample).argmin(1)
+    return torch.arange(search.samples, device=best.device) * per_sample + best
+
+
+def _polish(search: Search, effort: Effort) -> Tensor:
+    """Slide along the boundary to a KKT point: project from the clean input, find the boundary again on that ray.
+
+    A step is accepted only if the distance falls; else it is halved. Rows whose residual is small are finished.
+    """
+    active = torch.isfinite(search.best).nonzero().squeeze(1)
+    kkt = torch.full_like(search.best, torch.inf)
+    share = torch.ones(len(search.x0), dtype=search.x0.dtype, device=search.x0.device)
+    if len(active):
+        search.ray(active, search.best_x[active], evaluations=effort.probes)
+    for i in range(effort.polish + 1):
+        if len(active) == 0:
+            break
+        x, before = search.best_x[active], search.best[active]
+        plane = search.plane(active, x)
+        kkt[active] = (1 - plane.length / before).clamp_min(0)
+        if i == effort.polish:
+            break
+        going = kkt[active] > 1e-4
+        active, x, before = active[going], x[going], before[going]
+        if len(active) == 0:
+            break
+        point, gradient = plane.point[going], plane.gradient[going]
+        shape = (-1, *([1] * (x.dim() - 1)))
+        point = x + share[active].reshape(shape) * (point - x)
+        slope = (gradient * (point - search.x0[active])).flatten(1).sum(1)
+        search.ray(active, point, evaluations=effort.probes, slope=slope)
+        better = search.best[active] < before * (1 - 1e-6)
+        share[active] = torch.where(better, (share[active] * 2).clamp_max(1.0), share[active] / 2)
+    return kkt

@@ -1,0 +1,248 @@
+"""The sensitivity attack where the answer is known, where rows must not interact, and where a model misbehaves."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from robustode.attacks.base import Status
+from robustode.attacks.norms import ball_tolerance, distance
+from robustode.attacks.projections import project
+from robustode.attacks.sensitivity import SensitivityAttack
+from robustode.errors import AttackError, BudgetError, RobustODEError
+from tests.problems import random_affine, random_points, random_snode
+
+NORMS = ("l2", "linf", "l1")
+
+
+def exact(model, x, y, norm, target=None):
+    """Minimal distance to the nearest (or the target's) half-space within the box, class by class."""
+    best = torch.full((len(x),), math.inf, dtype=torch.float64)
+    for k in range(model.classes):
+        if target is None:
+            normal = model.weight[k] - model.weight[y]
+            offset = -((x.flatten(1) * normal).sum(1) + model.bias[k] - model.bias[y])
+            step = project(normal.detach(), offset.detach(), x.flatten(1), model.bounds, norm)
+            length = distance(torch.zeros_like(step.delta), step.delta, norm)
+            best = torch.where((y != k) & step.feasible, torch.minimum(best, length), best)
+    return best
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("setting", ["fast", "thorough"])
+@pytest.mark.parametrize("wide", [True, False], ids=["box inactive", "box active"])
+def test_exact_distance_of_an_affine_classifier(norm, setting, wide):
+    bounds = (-50.0, 50.0) if wide else (0.0, 1.0)
+    model = random_affine(bounds=bounds)
+    x = random_points(model.input_shape, 40)
+    y = model(x).argmax(1)
+    result = SensitivityAttack(norm=norm, setting=setting)(model, x, y)
+    truth = exact(model, x, y, norm)
+    assert torch.isfinite(truth).all()
+    if not wide:  # the box does cut these steps
+        free = exact(random_affine(bounds=(-50.0, 50.0)), x, y, norm)
+        assert (truth > free * (1 + 1e-6)).sum() > 3
+    assert result.success.all()
+    assert ((result.distance - truth).abs() <= 1e-6 * truth).all()
+    assert (model(result.x_adv).argmax(1) != y).all()
+    assert result.converged is not None
+    assert result.converged.all()
+
+
+def test_float32_finds_the_exact_distance_to_its_precision():
+    model = random_affine(dtype=torch.float32)
+    x = random_points(model.input_shape, 40, dtype=torch.float32)
+    y = model(x).argmax(1)
+    truth = exact(model, x, y, "l2")
+    result = SensitivityAttack()(model, x, y)
+    assert result.success.all()
+    assert (result.distance / truth).max() < 1.005
+    assert (result.distance >= truth * (1 - 1e-5)).all()
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_targeted_reaches_its_target_at_the_exact_distance_of_two_classes(norm):
+    model = random_affine(classes=2)
+    x = random_points(model.input_shape, 30)
+    y = model(x).argmax(1)
+    plain = SensitivityAttack(norm=norm)(model, x, y)
+    aimed = SensitivityAttack(norm=norm)(model, x, y, target=1 - y)
+    assert torch.allclose(aimed.distance, plain.distance, rtol=1e-9)
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_targeted_on_an_snode(norm):
+    model = random_snode(scale=2.0)
+    x = random_points(model.input_shape, 20)
+    y = model(x).argmax(1)
+    target = (y + 1) % 4
+    result = SensitivityAttack(norm=norm)(model, x, y, target=target)
+    untargeted = SensitivityAttack(norm=norm, setting="thorough")(model, x, y)
+    hit = result.success
+    assert hit.sum() >= 15
+    assert (model(result.x_adv[hit]).argmax(1) == target[hit]).all()
+    assert (result.distance[hit] >= untargeted.distance[hit] * (1 - 1e-3)).all()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_sample_does_not_depend_on_its_batch(norm):
+    model = random_snode(scale=2.0)
+    x = random_points(model.input_shape, 12)
+    y = model(x).argmax(1)
+    together = SensitivityAttack(norm=norm)(model, x, y).distance
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(SensitivityAttack(norm=norm)(model, x[order], y[order]).distance, together[order], rtol=1e-6)
+    alone = torch.cat([SensitivityAttack(norm=norm)(model, x[i : i + 1], y[i : i + 1]).distance for i in range(12)])
+    assert torch.allclose(alone, together, rtol=1e-6)
+    assert torch.isfinite(together).all()
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_within_a_budget_the_most_confident(norm):
+    model = random_affine()
+    x = random_points(model.input_shape, 40)
+    y = model(x).argmax(1)
+    truth = exact(model, x, y, norm)
+    eps = float(truth.sort().values[19:21].mean())
+    result = SensitivityAttack(norm=norm, eps=eps)(model, x, y)
+    assert result.success.tolist() == (truth <= eps).tolist()
+    inside = result.success
+    tau = ball_tolerance(eps, model.bounds, 12, norm)
+    assert (distance(x, result.x_adv, norm)[inside] <= eps + tau).all()
+    logits = model(result.x_adv)
+
+    def confidence(z):
+        other = z.clone().scatter_(1, y[:, None], -math.inf).amax(1)
+        return other - z.gather(1, y[:, None]).squeeze(1)
+
+    minimal = SensitivityAttack(norm=norm)(model, x, y)
+    gain = confidence(logits)[inside] - confidence(model(minimal.x_adv))[inside]
+    near = (truth[inside] > 0.98 * eps) & (gain < 1e-3)  # on the sphere already: nothing to gain
+    assert (gain[~near] > 0).all()
+
+
+def test_passes_are_counted():
+    calls = {"rows": 0}
+
+    class Counting(nn.Module):
+        bounds, classes, input_shape = (0.0, 1.0), 4, (1, 3, 4)
+
+        def __init__(self):
+            super().__init__()
+            self.inner = random_affine()
+
+        @property
+        def bare(self):
+            return self.inner
+
+        def forward(self, x):
+            calls["rows"] += len(x)
+            return self.inner(x)
+
+    model = Counting()
+    x = random_points(model.input_shape, 10)
+    y = model.inner(x).argmax(1)
+    result = SensitivityAttack()(model, x, y)
+    assert calls["rows"] == int(result.forwards.sum())
+    assert (result.backwards >= model.classes).all()
+
+
+def test_paper_setting():
+    model = random_snode(scale=2.0)
+    x = random_points(model.input_shape, 20)
+    y = model(x).argmax(1)
+    paper = SensitivityAttack(setting="paper")(model, x, y)
+    ours = SensitivityAttack(setting="thorough")(model, x, y)
+    assert (paper.forwards == 60).all()  # a linearisation and a judgement for each of 30 steps
+    assert (paper.backwards == 30 * 4).all()
+    assert (paper.distance[paper.success] <= 30 * 0.03 + 1e-9).all()
+    assert paper.success.any()
+    assert (paper.distance >= ours.distance * (1 - 1e-6)).all()
+    assert paper.converged is not None
+    assert not paper.converged.any()
+    # One step on an affine classifier with kappa = 1: exactly `step` along the gradient of the nearest margin.
+    affine = random_affine(bounds=(-9.0, 9.0))
+    x = random_points(affine.input_shape, 30)
+    y = affine(x).argmax(1)
+    truth = exact(affine, x, y, "l2")
+    step = float(truth.median())
+    once = SensitivityAttack(setting="paper", kappa=1.0, step=step, steps=1)(affine, x, y)
+    assert once.success.tolist() == (truth < step * (1 - 1e-12)).tolist()
+
+
+def test_misclassified_samples_have_distance_zero():
+    model = random_affine()
+    x = random_points(model.input_shape, 6)
+    y = model(x).argmax(1)
+    y[2] = (y[2] + 1) % 4
+    result = SensitivityAttack()(model, x, y)
+    assert result.status[2] is Status.MISCLASSIFIED
+    assert result.distance[2] == 0
+    assert result.success.sum() == 5
+
+
+class Misbehaving(nn.Module):
+    bounds, input_shape, classes = (0.0, 1.0), (3,), 3
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x.new_tensor([2.0, 1.0, 0.0]).expand(len(x), -1),  # constant, no graph
+        lambda x: 0 * x + x.new_tensor([2.0, 1.0, 0.0]),  # constant, zero gradient
+        lambda x: x * float("nan"),
+        lambda x: torch.where(x.sum(1, keepdim=True) > 1.51, float("nan"), 1.0) * (x * x.new_tensor([3.0, 1.0, 1.0])),
+        lambda x: x.detach() * 2,
+        lambda x: x[:, :1].expand(-1, 3),  # identical classes: ties
+    ],
+)
+def test_misbehaving_models_give_a_status_and_never_nan(function, norm):
+    model = Misbehaving(function)
+    x = torch.full((4, 3), 0.5, dtype=torch.float64)
+    y = torch.zeros(4, dtype=torch.int64)
+    result = SensitivityAttack(norm=norm)(model, x, y)
+    assert torch.isfinite(result.x_adv).all()
+    assert not torch.isnan(result.distance).any()
+    assert len(result.status) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"norm": "l3"}, "unknown norm"),
+        ({"setting": "fsat"}, "Did you mean 'fast'"),
+        ({"setting": "paper", "norm": "linf"}, "expected norm 'l2', got 'linf'"),
+        ({"eps": 0.0}, "expected a positive number"),
+        ({"eps": math.nan}, "expected a positive number"),
+        ({"damping": 0.0}, r"expected a number in \(0, 1\]"),
+    ],
+)
+def test_bad_parameters(arguments, message):
+    with pytest.raises(RobustODEError, match=message):
+        SensitivityAttack(**arguments)
+
+
+def test_bad_inputs():
+    model = random_affine()
+    x, y = random_points(model.input_shape, 3), torch.zeros(3, dtype=torch.int64)
+    attack = SensitivityAttack()
+    with pytest.raises(AttackError, match="inside the model's bounds"):
+        attack(model, x + 1, y)
+    with pytest.raises(AttackError, match="classes 0 to 3, got 0 to 7"):
+        attack(model, x, torch.tensor([0, 1, 7]))
+    with pytest.raises(AttackError, match="a target equal to its label"):
+        attack(model, x, y, target=y)
+    with pytest.raises(AttackError, match="inputs x"):
+        attack(model, x[:, :, :2], y)
+    with pytest.raises(BudgetError):
+        SensitivityAttack(eps=-1.0)
+    assert len(attack(model, x[:0], y[:0]).status) == 0
