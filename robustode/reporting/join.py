@@ -1,0 +1,101 @@
+"""Several comparable runs as one: the same samples under the same attacks, with every model's label unique."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from robustode.errors import RunError
+from robustode.evaluation.records import canonical_json, rows, sort
+from robustode.evaluation.rundir import RunDir
+
+_CHECKS: dict[str, Callable[[RunDir], Any]] = {
+    "schema": lambda run: run.meta["schema"],
+    "data": lambda run: run.meta["data"]["name"],
+    "data fingerprint": lambda run: run.meta["data"]["fingerprint"],
+    "split": lambda run: run.meta["data"]["split"],
+    "number of samples": lambda run: run.meta["data"]["n"],
+    "bounds": lambda run: sorted({tuple(model["bounds"]) for model in run.meta["models"]}),
+    "norms": lambda run: sorted(set(run.records["norm"])),
+    "budgets": lambda run: {norm: sorted(epses) for norm, epses in run.meta["protocol"]["budgets"].items()},
+    "eot": lambda run: run.meta.get("eot"),
+    "attacks": lambda run: sorted(set(run.records["attack"])),
+}
+
+
+def join(runs: Sequence[RunDir]) -> RunDir:
+    """Return one run that holds the models of all; a repeated label gets "#2", "#3", ...
+
+    Its `path` is that of the first run, its meta that of the first with the models, skipped attacks and errors of all;
+    `timings` are joined if every run has them.
+
+    Raises:
+        RunError: naming what differs: data, split, samples, bounds, norms, budgets, eot, attacks or their parameters.
+    """
+    if not runs:
+        raise RunError("runs", expected="at least one run directory", got="none")
+    for other in runs[1:]:
+        check_comparable(runs[0], other)
+    records, timings, models, seen = [], [], [], {}
+    for run in runs:
+        names = {}
+        for model in run.meta["models"]:
+            count = seen[model["label"]] = seen.get(model["label"], 0) + 1
+            names[model["label"]] = model["label"] if count == 1 else f"{model['label']}#{count}"
+            models.append({**model, "label": names[model["label"]]})
+        records.append(_rename(run.records, names))
+        if run.timings is not None:
+            timings.append(_rename(run.timings, names))
+    meta = {**runs[0].meta, "models": models, **_gathered(runs)}
+    joined = pd.concat(timings, ignore_index=True) if len(timings) == len(runs) else None
+    return RunDir(path=runs[0].path, meta=meta, records=sort(pd.concat(records, ignore_index=True)), timings=joined)
+
+
+def check_comparable(first: RunDir, other: RunDir) -> None:
+    """Raise `RunError` if numbers of the two runs may not stand side by side, naming the first thing that differs."""
+    for what, value in _CHECKS.items():
+        if value(first) != value(other):
+            _refuse(first, other, what, value(first), value(other))
+    cards, others = _cards(first), _cards(other)
+    for name in sorted(cards.keys() | others.keys()):
+        if cards.get(name) != others.get(name):
+            _refuse(first, other, f"parameters of attack '{name}'", cards.get(name), others.get(name))
+    samples, more = (set(run.records["sample"]) for run in (first, other))
+    if samples != more:
+        got = f"{len(samples & more)} samples in common of {len(samples)} and {len(more)}"
+        _refuse(first, other, "samples", "the same samples", got)
+
+
+def _refuse(first: RunDir, other: RunDir, what: str, expected: Any, got: Any) -> None:
+    raise RunError(
+        f"runs '{first.path}' and '{other.path}' are not comparable: {what}",
+        expected="none" if expected is None else expected,
+        got="none" if got is None else got,
+        fix="Evaluate both models by one protocol",
+    )
+
+
+def _cards(run: RunDir) -> dict[str, str]:
+    """The card of every attack that has rows, as text; without a card, the parameters that its rows state."""
+    ran = set(run.records["attack"])
+    keys = ("implementation", "norm", "params", "minimal")
+    cards = {
+        card["name"]: canonical_json({key: card.get(key) for key in keys})
+        for card in run.meta["protocol"]["attacks"]
+        if card["name"] in ran
+    }
+    return {name: cards.get(name) or " ".join(sorted(set(rows(run.records, attack=name)["params"]))) for name in ran}
+
+
+def _gathered(runs: Sequence[RunDir]) -> dict[str, Any]:
+    """Skipped attacks (once each), errors and the worst status of all runs."""
+    skipped = {(entry["attack"], entry["reason"]): entry for run in runs for entry in run.meta.get("skipped") or []}
+    status = "partial" if any(run.meta["status"] == "partial" for run in runs) else runs[0].meta["status"]
+    errors = [entry for run in runs for entry in run.meta.get("errors") or []]
+    return {"skipped": list(skipped.values()), "errors": errors, "status": status}
+
+
+def _rename(frame: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
+    return frame.assign(model=frame.model.map(names).astype(frame.model.dtype))

@@ -1,0 +1,52 @@
+"""Every table of a run, and the folder tables/."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from robustode.evaluation.files import write_text_atomic
+from robustode.evaluation.rundir import RunDir
+from robustode.reporting.accuracy import clean_accuracy, robust_accuracy
+from robustode.reporting.cost import attack_cost
+from robustode.reporting.distances import minimal_distance
+from robustode.reporting.onestep import one_step
+from robustode.reporting.tables import Table
+
+__all__ = [
+    "all_tables",
+    "attack_cost",
+    "clean_accuracy",
+    "minimal_distance",
+    "one_step",
+    "robust_accuracy",
+    "save_tables",
+    "write_tables",
+]
+
+
+def all_tables(records: pd.DataFrame, meta: dict[str, Any], timings: pd.DataFrame | None = None) -> list[Table]:
+    """Return the tables of a run in reading order; from records, run.json and timings alone."""
+    return [
+        *robust_accuracy(records, meta),
+        *minimal_distance(records, meta),
+        *one_step(records, meta),
+        *attack_cost(records, meta, timings),
+    ]
+
+
+def write_tables(run: RunDir) -> list[Path]:
+    """Write tables/NAME.{csv,md,tex} of a run, each atomically, and return their paths."""
+    return save_tables(all_tables(run.records, run.meta, run.timings), run.path / "tables")
+
+
+def save_tables(tables: Sequence[Table], folder: Path) -> list[Path]:
+    """Write every table as CSV, Markdown and LaTeX into a folder and return the paths."""
+    paths = []
+    for table in tables:
+        for suffix, text in (("csv", table.csv()), ("md", table.markdown()), ("tex", table.latex())):
+            paths.append(write_text_atomic(text, folder / f"{table.name}.{suffix}"))
+    return paths
