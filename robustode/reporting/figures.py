@@ -153,7 +153,7 @@ def _distributions(minimal: pd.DataFrame, meta: dict[str, Any], norm: str) -> Pl
             axes.set_title(label, loc="left")
         _legend(figure, panels[0])
     text = (
-        f"Share of samples that each minimal-norm attack breaks within a {norm_name(norm)} distance; higher is the "
+        f"Share of samples that each minimal-norm attack breaks within an {norm_name(norm)} distance; higher is the "
         "stronger attack. Misclassified samples are broken at 0; a curve that ends below 100 % left samples unbroken."
     )
     return Plot(name=f"distances_{norm}", caption=captions.caption(minimal, meta, text), figure=figure)

@@ -153,6 +153,7 @@ def _model_facts(model: dict[str, Any]) -> list[tuple[str, str]]:
         ("input", f"{' × '.join(map(str, model['input_shape']))}, in [{lo:g}, {hi:g}], {model['classes']} classes"),
         ("clean accuracy", f"{100 * model['clean_accuracy']:.1f} % ({model['clean_correct']} of {model['n']})"),
     ]
+    rows += [("run", model["run"])] if "run" in model else []
     return rows + [(f"training: {key}", _text(value)) for key, value in provenance.items()]
 
 

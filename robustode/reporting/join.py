@@ -26,7 +26,7 @@ _CHECKS: dict[str, Callable[[RunDir], Any]] = {
 
 
 def join(runs: Sequence[RunDir]) -> RunDir:
-    """Return one run that holds the models of all; a repeated label gets "#2", "#3", ...
+    """Return one run that holds the models of all; a repeated label gets "#2", "#3", ...; a model's `run` says where from.
 
     Its `path` is that of the first run, its meta that of the first with the models, skipped attacks and errors of all;
     `timings` are joined if every run has them.
@@ -44,7 +44,9 @@ def join(runs: Sequence[RunDir]) -> RunDir:
         for model in run.meta["models"]:
             count = seen[model["label"]] = seen.get(model["label"], 0) + 1
             names[model["label"]] = model["label"] if count == 1 else f"{model['label']}#{count}"
-            models.append({**model, "label": names[model["label"]]})
+            models.append(
+                {**model, "label": names[model["label"]], **({"run": str(run.path)} if len(runs) > 1 else {})}
+            )
         records.append(_rename(run.records, names))
         if run.timings is not None:
             timings.append(_rename(run.timings, names))

@@ -83,8 +83,8 @@ def test_page_holds_every_table_figure_and_provenance(text):
     for wanted in (
         "Robustness of a and b on toy", "Robust accuracy, L∞", "Smallest adversarial distance, L2",
         "Cost of the attacks", "One-step success by direction, L∞", "Differences of robust accuracy, L2",
-        "robustode eval --model a.safetensors", "robustode train snode --data toy --out b.safetensors", "torch 2.13.0", "zoo:a",
-        "h-b", "sNODE", "1,234",
+        "robustode eval --model a.safetensors", "robustode train snode --data toy --out b.safetensors", "torch 2.13.0",
+        "zoo:a", "h-b", "sNODE", "1,234",
         '"suite": "standard"', "2026-01-02T03:04:05+00:00", "worst case of all attacks",
     ):  # fmt: skip
         assert wanted in page.text, wanted
@@ -131,6 +131,8 @@ def test_one_model_has_no_comparison_and_several_runs_have():
     assert "Differences of robust accuracy" in both
     assert both.count("<h3>Run ") == 2
     assert "different machines; do not compare seconds" in both
+    assert '<th scope="row">run</th><td>runs/x</td>' in both
+    assert '<th scope="row">run</th>' not in alone
 
 
 def test_a_run_without_attacks_has_a_page():
