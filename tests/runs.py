@@ -190,8 +190,13 @@ def synthetic(labels: dict[str, float], *, n: int = 200, seed: int = 0) -> tuple
 
 
 def timings(data: pd.DataFrame, milliseconds: float = 2.0) -> pd.DataFrame:
-    """Timings in which every row of the records took the same time."""
-    counts = data.value_counts(["model", "attack", "norm"], sort=False).to_frame("seconds").reset_index()
+    """Timings in which every attacked row of the records took the same time."""
+    counts = (
+        data[data["status"] != "misclassified"]
+        .value_counts(["model", "attack", "norm"], sort=False)
+        .to_frame("seconds")
+        .reset_index()
+    )
     return counts.assign(seconds=counts["seconds"] * milliseconds / 1000)
 
 

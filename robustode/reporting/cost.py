@@ -16,7 +16,7 @@ from robustode.reporting.tables import Table
 PASSES = ("forwards", "backwards", "nfe")
 _CAPTION = (
     "Passes per attacked sample and budget, mean (median): rows of the batch that go forward and backward through the "
-    "model, and evaluations of the right-hand side of the ODE (nfe). Milliseconds: wall time per sample and budget on "
+    "model, and evaluations of the right-hand side of the ODE (nfe). Milliseconds: wall time of the same on "
     "the machine of the run; read the ratios."
 )
 
@@ -25,7 +25,7 @@ def attack_cost(records: pd.DataFrame, meta: dict[str, Any], timings: pd.DataFra
     """Return the cost table, a row per model, norm and attack; nothing for a run without attacks.
 
     Columns of the numbers: model, attack, norm, samples, and mean and median of forwards, backwards, nfe over the rows
-    that were attacked and counted, seconds (per row: total wall time / number of rows; empty without timings).
+    that were attacked and counted, seconds (total wall time / rows that were attacked; empty without timings).
 
     Args:
         records: validated records.
@@ -53,6 +53,7 @@ def attack_cost(records: pd.DataFrame, meta: dict[str, Any], timings: pd.DataFra
 def _row(own: pd.DataFrame, timings: pd.DataFrame | None) -> dict[str, Any]:
     who = {name: str(own[name].iloc[0]) for name in ("model", "attack", "norm")}
     attacked = own["status"].isin([Status.SUCCESS.value, Status.FAILED.value]).to_numpy(dtype=bool)
+    tried = int(attacked.sum() + (own["status"] == Status.ERROR.value).sum())
     row: dict[str, Any] = {**who, "samples": int(attacked.sum())}
     for name in PASSES:
         counted = own[name].to_numpy(dtype=float, na_value=np.nan)[attacked]
@@ -60,7 +61,7 @@ def _row(own: pd.DataFrame, timings: pd.DataFrame | None) -> dict[str, Any]:
         row[f"{name}_mean"] = float(np.mean(counted)) if len(counted) else None
         row[f"{name}_median"] = float(np.median(counted)) if len(counted) else None
     seconds = [] if timings is None else rows(timings, **who)["seconds"].tolist()
-    row["seconds"] = sum(seconds) / len(own) if seconds else None
+    row["seconds"] = sum(seconds) / tried if seconds and tried else None
     return row
 
 

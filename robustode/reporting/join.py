@@ -26,10 +26,10 @@ _CHECKS: dict[str, Callable[[RunDir], Any]] = {
 
 
 def join(runs: Sequence[RunDir]) -> RunDir:
-    """Return one run that holds the models of all; a repeated label gets "#2", "#3", ...; a model's `run` says where from.
+    """Return one run that holds the models of all; a repeated label gets "#2", "#3", ...
 
-    Its `path` is that of the first run, its meta that of the first with the models, skipped attacks and errors of all;
-    `timings` are joined if every run has them.
+    A model's `run` says where it is from. The path is that of the first run; meta too, with the models, skipped attacks
+    and errors of all; `timings` are joined if every run has them.
 
     Raises:
         RunError: naming what differs: data, split, samples, bounds, norms, budgets, eot, attacks or their parameters.

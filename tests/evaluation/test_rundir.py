@@ -28,7 +28,7 @@ def test_round_trip(run):
     assert {**run.meta, "files": {}} == {**meta, "files": {}}
     assert sorted(run.meta["files"]) == ["records.parquet", "timings.parquet"]
     pd.testing.assert_frame_equal(run.records, frame.sort_values(run_order(), ignore_index=True))
-    assert run.timings["seconds"].sum() == pytest.approx(0.002 * len(frame))
+    assert run.timings["seconds"].sum() == pytest.approx(0.002 * (frame["status"] != "misclassified").sum())
 
 
 def run_order():
