@@ -35,7 +35,9 @@ def one_step(records: pd.DataFrame, meta: dict[str, Any]) -> list[Table]:
     Columns of the numbers: model, attack, direction, norm, eps, estimate, lo, hi, success, n, incomplete, where n is
     the number of correctly classified samples.
     """
-    names = [name for name, card in layout.cards(meta).items() if card["implementation"] in {ONE_STEP, *FAST_GRADIENT}]
+    names = [
+        name for name, card in layout.cards(meta).items() if card.get("implementation") in {ONE_STEP, *FAST_GRADIENT}
+    ]
     keep = records["attack"].isin(names) & records["eps"].notna()
     steps = pd.DataFrame(records.loc[keep.to_numpy(dtype=bool)])
     return [_of_norm(steps, records, meta, norm) for norm in layout.norms(steps, meta) if layout.has(steps, norm)]
