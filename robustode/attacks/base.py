@@ -76,8 +76,11 @@ class Attack(Protocol):
         eps: radius of the ball, in raw-input units; None for a minimal-norm attack.
     """
 
-    norm: str
-    eps: float | None
+    @property
+    def norm(self) -> str: ...
+
+    @property
+    def eps(self) -> float | None: ...
 
     def __call__(
         self,
@@ -88,6 +91,13 @@ class Attack(Protocol):
         target: Tensor | None = None,
         generator: Randomness = None,
     ) -> AttackResult: ...
+
+
+def one_generator(generator: Randomness) -> torch.Generator | None:
+    """Return the generator for an attack that draws for the whole batch: the only one, or the first sample's."""
+    if isinstance(generator, torch.Generator) or generator is None:
+        return generator
+    return generator[0] if len(generator) else None
 
 
 def check_inputs(model: Classifier, x: Tensor, y: Tensor, target: Tensor | None = None) -> None:

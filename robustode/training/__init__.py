@@ -1,1 +1,23 @@
+"""Training: nonlinear conjugate gradients with Sobolev gradients for sNODE, SGD and Adam for every module."""
 
+from robustode.training.cost import Cost
+from robustode.training.fit import fit
+from robustode.training.ncg import NCGConfig
+from robustode.training.recipes import RECIPES, Recipe, build, provenance, recipe
+from robustode.training.result import Diverged, Progress, TrainingResult
+from robustode.training.sgd import SGDConfig
+
+__all__ = [
+    "RECIPES",
+    "Cost",
+    "Diverged",
+    "NCGConfig",
+    "Progress",
+    "Recipe",
+    "SGDConfig",
+    "TrainingResult",
+    "build",
+    "fit",
+    "provenance",
+    "recipe",
+]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from robustode.attacks.adapters.rng import forked_rng
-from robustode.attacks.base import AttackResult, assess
+from robustode.attacks.base import AttackResult, Randomness, assess, one_generator
 from robustode.errors import AttackError, BudgetError
 from robustode.models.base import Classifier
 
@@ -80,9 +80,9 @@ def untouched(model: Classifier) -> Iterator[None]:
 
 
 @contextmanager
-def sandbox(model: Classifier, generator: torch.Generator | None) -> Iterator[int]:
+def sandbox(model: Classifier, generator: Randomness) -> Iterator[int]:
     """Run with the model `untouched` and every random state forked from `generator`; yields the seed drawn from it."""
-    with untouched(model), forked_rng(generator) as seed:
+    with untouched(model), forked_rng(one_generator(generator)) as seed:
         yield seed
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from robustode.attacks.adapters.boundary import UnitBox, check_budget, judge, quiet, sandbox
 from robustode.attacks.adapters.signature import accepted_parameters, check_parameters
-from robustode.attacks.base import AttackResult, check_inputs
+from robustode.attacks.base import AttackResult, Randomness, check_inputs
 from robustode.attacks.norms import NORMS, check_norm
 from robustode.errors import AttackError, unknown
 from robustode.models.base import Classifier
@@ -121,7 +121,7 @@ class FoolboxAttack:
         y: Tensor,
         *,
         target: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        generator: Randomness = None,
     ) -> AttackResult:
         """Attack x (batch, *input_shape) with labels y; every random draw follows from `generator`.
 

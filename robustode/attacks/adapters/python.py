@@ -13,7 +13,7 @@ from torch import Tensor
 
 from robustode.attacks.adapters.boundary import check_budget, judge, sandbox
 from robustode.attacks.adapters.signature import accepted_parameters, check_parameters, takes_anything
-from robustode.attacks.base import AttackResult, check_inputs
+from robustode.attacks.base import AttackResult, Randomness, check_inputs, one_generator
 from robustode.attacks.norms import check_norm
 from robustode.errors import AttackError
 from robustode.models.base import Classifier
@@ -54,7 +54,7 @@ class PythonAttack:
         y: Tensor,
         *,
         target: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        generator: Randomness = None,
     ) -> AttackResult:
         """Attack x (batch, *input_shape) with labels y; the function gets `generator` (one seeded with 0 if None).
 
@@ -65,7 +65,7 @@ class PythonAttack:
         check_inputs(model, x, y, target)
         function = _load(self.spec, self.base)
         options: dict[str, Any] = {"norm": self.norm, "eps": self.eps, **self.params}
-        options["generator"] = torch.Generator().manual_seed(0) if generator is None else generator
+        options["generator"] = one_generator(generator) or torch.Generator().manual_seed(0)
         if _takes(function, "target"):
             options["target"] = target
         elif target is not None:

@@ -1,0 +1,114 @@
+"""`evaluate`: from models and data to a finished run directory with tables, figures and report."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from robustode.errors import OptionError
+from robustode.evaluation.plan import make_plan
+from robustode.evaluation.protocol import ModelEntry, Protocol, build_protocol
+from robustode.evaluation.rundir import RunDir
+from robustode.evaluation.runner import Listener, execute
+from robustode.reporting.figures import write_figures
+from robustode.reporting.html import write_report
+from robustode.reporting.views import write_tables
+
+
+def publish(run: RunDir) -> None:
+    """Write tables, figures and report.html into a run directory."""
+    write_tables(run)
+    write_figures(run)
+    write_report([run], run.path / "report.html")
+
+
+def run_protocol(
+    protocol: Protocol,
+    out: str | Path | None = None,
+    *,
+    data: Any = None,
+    modules: Sequence[nn.Module] | None = None,
+    data_root: str | Path | None = None,
+    device: str = "cpu",
+    command: str = "robustode.run_protocol",
+    resume: bool = False,
+    force: bool = False,
+    listen: Listener | None = None,
+) -> RunDir:
+    """Run a protocol; see `evaluate` for the arguments.
+
+    Raises:
+        RobustODEError: anything that does not fit, before anything is written.
+    """
+    plan = make_plan(protocol, data=data, modules=modules, data_root=data_root, device=device)
+    options: dict[str, Any] = {"command": command, "listen": listen}
+    if out is not None:
+        return execute(plan, Path(out), resume=resume, force=force, publish=publish, **options)
+    with tempfile.TemporaryDirectory(prefix="robustode-") as folder:
+        return execute(plan, Path(folder) / "run", **options)
+
+
+def evaluate(
+    model: str | Path | nn.Module | Sequence[str | Path | nn.Module],
+    data: Any = None,
+    *,
+    attacks: str = "standard",
+    eps: Mapping[str, Sequence[float]] | None = None,
+    out: str | Path | None = None,
+    data_root: str | Path | None = None,
+    device: str = "cpu",
+    resume: bool = False,
+    force: bool = False,
+    listen: Listener | None = None,
+    **options: Any,
+) -> RunDir:
+    """Evaluate one or several classifiers and return the run: `.records` (one row per sample and attack), `.meta`.
+
+    Args:
+        model: a model as `load_model` takes it, or several; module objects must know bounds, classes and input shape
+            (`ro.wrap`).
+        data: a data source as `load_data` takes it, or its result; None takes the one that the checkpoints record.
+        attacks: suite or card, by name or path; "none" for clean accuracy only.
+        eps: {norm: radii}; norms left out have the default budgets of the data.
+        out: run directory; None keeps nothing on disk (the run's `path` is then gone).
+        data_root: folder of the real image sets; $ROBUSTODE_DATA if None.
+        device: "auto", "cpu", "cuda" or "mps".
+        resume, force: go on with, or replace, an existing run directory.
+        listen: called with every `Event` of the run.
+        options: further fields of `Protocol`: limit, split, seed, also, norms, params, shard, eot, ...
+
+    Raises:
+        RobustODEError: anything that does not fit, before anything is written.
+    """
+    several = list(model) if isinstance(model, list | tuple) else [model]
+    if not several:
+        raise OptionError("model", expected="at least one model", got="none")
+    objects = any(isinstance(one, nn.Module) for one in several)
+    names = [type(one).__name__ if isinstance(one, nn.Module) else str(one) for one in several]
+    named = isinstance(data, str | Path)
+    values = {
+        "models": [ModelEntry(model=name) for name in names],
+        "attacks": attacks,
+        "budgets": dict(eps or {}),
+        "data": str(data) if named else None,
+        **options,
+    }
+    from robustode.models import load_model
+
+    loaded = [one if isinstance(one, nn.Module) else load_model(one) for one in several] if objects else None
+    return run_protocol(
+        build_protocol(values, "evaluation"),
+        out,
+        data=None if named else data,
+        modules=loaded,
+        data_root=data_root,
+        device=device,
+        command="robustode.evaluate(...)",
+        resume=resume,
+        force=force,
+        listen=listen,
+    )

@@ -1,0 +1,123 @@
+"""The judge: what counts as broken is decided here, never by an attack."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robustode.attacks.norms import ball_tolerance, distance
+from robustode.models.base import Classifier
+
+AGREE = 1e-4  # largest difference of logits between a batch and its samples alone, for batches to be used
+PROBE = 16  # samples compared
+BATCH = 256
+
+
+def box_tolerance(bounds: tuple[float, float]) -> float:
+    """Return by how much float32 arithmetic may leave the box, 2⁻²² (hi − lo); such a point is clipped, not refused."""
+    return 2.0**-22 * (bounds[1] - bounds[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What the judge found of the points that an attack returned.
+
+    Attributes:
+        x_adv: the points, clipped to the box.
+        success: (batch,) bool.
+        distance: (batch,) float64; +inf where not a success.
+        pred: (batch,) predicted class of the point; −1 where the model answers with a value that is not finite.
+        margin: (batch,) float64, z_y − max_{k≠y} z_k there (for a target t: max_{j≠t} z_j − z_t); negative = broken.
+        message: why a point was refused; "" otherwise.
+    """
+
+    x_adv: Tensor
+    success: Tensor
+    distance: Tensor
+    pred: Tensor
+    margin: Tensor
+    message: tuple[str, ...]
+
+
+class Judge:
+    """Predicts as deployed: eval mode, own dtype, one sample at a time unless batches were seen to give the same.
+
+    Args:
+        model: classifier, already in eval mode.
+    """
+
+    def __init__(self, model: Classifier) -> None:
+        self.model = model
+        self._batches: bool | None = None
+
+    @torch.no_grad()
+    def logits(self, x: Tensor) -> Tensor:
+        """Return the logits (batch, classes) of each sample as it would be answered alone."""
+        if self._batches is None and len(x) > 1:
+            self._batches = self._agree(x)
+        size = BATCH if self._batches else 1
+        return torch.cat([self.model(part) for part in x.split(size)]) if len(x) else x.new_zeros(0, self.model.classes)
+
+    def _agree(self, x: Tensor) -> bool:
+        """Compare a batch with some of its samples alone."""
+        block = x[:BATCH]
+        rows = torch.arange(0, len(block), max(1, len(block) // PROBE), device=x.device)[:PROBE]
+        batch = self.model(block)[rows]
+        single = torch.cat([self.model(block[i : i + 1]) for i in rows.tolist()])
+        if not torch.equal(batch.isfinite(), single.isfinite()) or not torch.equal(batch.argmax(1), single.argmax(1)):
+            return False
+        return float((batch - single).nan_to_num(0.0, 0.0, 0.0).abs().max()) <= AGREE
+
+    def answer(self, x: Tensor, y: Tensor, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return (predicted class, margin in float64) at `x`; the margin is negative where the point is broken.
+
+        Where a logit is not finite the model gives no class: prediction −1 and margin −inf, which no label equals.
+        """
+        logits = self.logits(x).double()
+        finite = torch.isfinite(logits).all(1)
+        own = y if target is None else target
+        value = logits.gather(1, own[:, None]).squeeze(1)
+        other = logits.scatter(1, own[:, None], -math.inf).amax(1)
+        margin = value - other if target is None else other - value
+        return torch.where(finite, logits.argmax(1), -1), torch.where(finite, margin, -math.inf)
+
+    def judge(
+        self, x: Tensor, x_adv: Tensor, y: Tensor, *, norm: str, eps: float | None, target: Tensor | None = None
+    ) -> Verdict:
+        """Re-predict every point, check box and ball, measure its distance in float64.
+
+        A point is inside the ball if its distance is at most ε + τ (`ball_tolerance`); a minimal-norm attack (ε None)
+        has no ball. A point outside the box by more than rounding, or not finite, is refused.
+        """
+        lo, hi = self.model.bounds
+        slack = box_tolerance(self.model.bounds)
+        flat = x_adv.flatten(1)
+        finite = torch.isfinite(flat).all(1)
+        in_box = finite & (flat >= lo - slack).all(1) & (flat <= hi + slack).all(1)
+        point = torch.where(finite.reshape(-1, *([1] * (x.dim() - 1))), x_adv, x).clamp(lo, hi)
+        pred, margin = self.answer(point, y, target)
+        gap = distance(x, point, norm)
+        limit = math.inf if eps is None else eps + ball_tolerance(eps, (lo, hi), x[0].numel() if len(x) else 1, norm)
+        broken = (pred != y) if target is None else (pred == target)
+        success = broken & in_box & (gap <= limit)
+        messages = []
+        for i in range(len(x)):
+            if not finite[i]:
+                messages.append("the attack returned a value that is not finite")
+            elif not in_box[i]:
+                messages.append("the attack returned a point outside the box")
+            elif gap[i] > limit:
+                messages.append(f"the attack returned a point at distance {float(gap[i]):.6g}, outside the ball")
+            else:
+                messages.append("")
+        return Verdict(
+            x_adv=point,
+            success=success,
+            distance=torch.where(success, gap, math.inf),
+            pred=pred,
+            margin=margin,
+            message=tuple(messages),
+        )

@@ -1,0 +1,109 @@
+"""run.json: everything that a reader needs to know where a run's numbers come from."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from robustode.attacks.norms import ball_tolerance
+from robustode.evaluation.clean import CleanAccuracy
+from robustode.evaluation.plan import Plan, PlannedModel
+from robustode.evaluation.rundir import SCHEMA
+from robustode.evaluation.stored import Stored
+from robustode.models.base import parameters_like
+
+
+def manifest(plan: Plan, models: Sequence[tuple[PlannedModel, CleanAccuracy]], command: str) -> dict[str, Any]:
+    """Return run.json as it stands when a run begins: status "running", no errors, no files yet."""
+    data, protocol = plan.data, plan.protocol
+    model = plan.models[0].module
+    dimension = data.x[0].numel()
+    tolerances = {
+        norm: {str(eps): ball_tolerance(eps, tuple(model.bounds), dimension, norm) for eps in radii}
+        for norm, radii in plan.budgets.items()
+    }
+    return {
+        "schema": SCHEMA,
+        "command": command,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "status": "running",
+        "protocol": {
+            **protocol.model_dump(mode="json", exclude={"attacks", "models", "base", "budgets"}),
+            "data": data.name,
+            "split": data.split,
+            "suite": protocol.attacks,
+            "attacks": [card.resolved() for card in plan.cards] + [_stored(one) for one in plan.stored],
+            "budgets": {norm: list(radii) for norm, radii in plan.budgets.items()},
+        },
+        "protocol_hash": plan.hash,
+        "models": [_model(planned, clean) for planned, clean in models],
+        "data": {
+            "name": data.name,
+            "split": data.split,
+            "n": len(data),
+            "caption": data.caption,
+            "fingerprint": data.fingerprint,
+            "bounds": None if data.bounds is None else list(data.bounds),
+            "classes": data.classes,
+            "input_shape": list(data.x.shape[1:]),
+        },
+        "versions": versions(),
+        "seeds": {"run": protocol.seed},
+        "tolerances": tolerances,
+        "machine": {
+            "platform": platform.platform(),
+            "device": str(parameters_like(model)[0]),
+            "threads": torch.get_num_threads(),
+        },
+        "skipped": list(plan.skipped),
+        "errors": [],
+        "eot": protocol.eot,
+        "files": {},
+    }
+
+
+def _stored(one: Stored) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "title": "stored adversarials",
+        "implementation": "stored",
+        "norm": one.norm,
+        "kind": "minimal",
+        "params": {"stored": one.name},
+    }
+
+
+def _model(planned: PlannedModel, clean: CleanAccuracy) -> dict[str, Any]:
+    module = planned.module
+    return {
+        "label": planned.label,
+        "spec": planned.spec,
+        "hash": planned.hash,
+        "arch": getattr(module, "arch", type(module).__name__),
+        "parameters": sum(p.numel() for p in module.parameters()),
+        "bounds": list(module.bounds),
+        "classes": int(module.classes),
+        "input_shape": list(module.input_shape),
+        "clean_accuracy": clean.accuracy,
+        "clean_correct": clean.correct,
+        "n": clean.n,
+        "notes": list(planned.notes),
+        "provenance": planned.provenance,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that numbers depend on."""
+    out = {"python": sys.version.split()[0]}
+    for name in ("robustode", "torch", "numpy", "torchdiffeq", "foolbox", "torchattacks"):
+        try:
+            out[name] = version(name)
+        except PackageNotFoundError:
+            out[name] = "not installed"
+    return out

@@ -1,0 +1,131 @@
+"""Protocols: which models, data, attacks and budgets are evaluated; read from TOML or made from flags."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from robustode.errors import ProtocolError, unknown
+from robustode.evaluation.budgets import parse_radius
+from robustode.resources import read_toml, shipped
+
+HASH_DIGITS = 16
+
+
+class ModelEntry(BaseModel):
+    """One model of a protocol: where it is and, for a user's own module, how it is to be used."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    label: str | None = None
+    arch: str | None = None
+    bounds: tuple[float, float] | None = None
+    classes: int | None = None
+    input_shape: tuple[int, ...] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    normalise: str | None = None
+    output: str | None = None
+
+    def options(self) -> dict[str, Any]:
+        """Return the keyword arguments of `load_model` that this entry gives."""
+        return {key: value for key, value in self.model_dump(exclude={"model", "label"}).items() if value is not None}
+
+
+class Protocol(BaseModel):
+    """A whole evaluation. `robustode eval` builds one from its flags; `robustode run` reads one from a file.
+
+    Attributes:
+        models: entries, or bare model names.
+        data: data source; None takes the one that all checkpoints name.
+        limit: n for a class-stratified random subset, "first:n", or None for the whole split.
+        attacks: suite or card, by name or path.
+        also: further cards, or directories of stored adversarial data sets.
+        norms: norms asked for; empty for those of the cards.
+        params: parameters of a shorthand such as "torchattacks:PGD".
+        budgets: {norm: radii}; norms left out have the default budgets of the data.
+        seed: seed of every random draw; subsets are drawn with it too.
+        shard: samples in a unit of work.
+        eot: draws averaged for a model that answers differently on repeats.
+        allow_low_accuracy: go on although the clean accuracy is suspicious.
+        store: keep the best adversarial of every sample.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    title: str = ""
+    models: tuple[ModelEntry, ...] = Field(min_length=1)
+    data: str | None = None
+    split: str = "test"
+    limit: int | str | None = None
+    attacks: str = "standard"
+    also: tuple[str, ...] = ()
+    norms: tuple[str, ...] = ()
+    params: dict[str, Any] = Field(default_factory=dict)
+    budgets: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    seed: int = 0
+    shard: int = Field(default=500, ge=1)
+    eot: int | None = Field(default=None, ge=1)
+    allow_low_accuracy: bool = False
+    store: bool = True
+    base: str = Field(default="", description="folder that relative paths are tried in first")
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _entries(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [{"model": entry} if isinstance(entry, str) else entry for entry in value]
+        return value
+
+    @field_validator("budgets", mode="before")
+    @classmethod
+    def _radii(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return {norm: tuple(sorted(parse_radius(str(r)) for r in radii)) for norm, radii in value.items()}
+
+
+def build_protocol(values: Mapping[str, Any], what: str = "protocol") -> Protocol:
+    """Validate a protocol.
+
+    Raises:
+        ProtocolError: with every key that is unknown (nearest name suggested) and every value that does not fit.
+    """
+    for key in values:
+        if key not in Protocol.model_fields:
+            raise unknown(f"key of {what}", key, set(Protocol.model_fields) - {"base"}, ProtocolError)
+    try:
+        return Protocol.model_validate(dict(values))
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ProtocolError(f"{what} is not valid: {problems}") from None
+
+
+def protocol_names() -> tuple[str, ...]:
+    """Names of the shipped protocols."""
+    return tuple(sorted(path.stem for path in shipped("evaluations").glob("*.toml")))
+
+
+def read_protocol(name: str) -> Protocol:
+    """Read a protocol by name (of `evaluations/`) or path.
+
+    Raises:
+        ProtocolError: there is none, the TOML is broken (with its line), or its content does not fit.
+    """
+    for path in (Path(name), shipped("evaluations") / f"{name}.toml"):
+        if path.is_file():
+            values = read_toml(path, "protocol", ProtocolError)
+            return build_protocol({**values, "base": str(path.parent.resolve())}, f"protocol '{path}'")
+    raise unknown("protocol", name, protocol_names(), ProtocolError)
+
+
+def digest(value: Any) -> str:
+    """Return the first 16 hexadecimal digits of the SHA-256 of canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]

@@ -1,0 +1,181 @@
+"""Runs a plan: units in order, each finished one on disk before the next begins, then records and run.json."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from robustode.attacks.base import Status
+from robustode.attacks.cards import Card
+from robustode.evaluation import records as records_file
+from robustode.evaluation import shards
+from robustode.evaluation.clean import CleanAccuracy, check_clean, clean_answers
+from robustode.evaluation.counting import Counted
+from robustode.evaluation.engine import Shard, Subject, run_unit
+from robustode.evaluation.files import write_json_atomic
+from robustode.evaluation.judge import Judge
+from robustode.evaluation.manifest import manifest
+from robustode.evaluation.outdir import check_directory, clear
+from robustode.evaluation.plan import Plan, PlannedModel, to_device
+from robustode.evaluation.rundir import RunDir, hash_files, read_run
+from robustode.evaluation.stored import Stored
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """What a run tells whoever watches it: `kind` is "clean", "skipped", "unit" or "resumed"."""
+
+    kind: str
+    model: str = ""
+    text: str = ""
+    done: int = 0
+    total: int = 0
+    clean: CleanAccuracy | None = None
+
+
+Listener = Callable[[Event], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ready:
+    """A model with its clean answers."""
+
+    planned: PlannedModel
+    subject: Subject
+    clean: CleanAccuracy
+    shards: tuple[Shard, ...]
+
+
+def execute(
+    plan: Plan,
+    out: Path,
+    *,
+    command: str,
+    resume: bool = False,
+    force: bool = False,
+    listen: Listener | None = None,
+    publish: Callable[[RunDir], object] | None = None,
+) -> RunDir:
+    """Run a plan into a run directory and return it, read back and verified.
+
+    Args:
+        plan: made by `make_plan`.
+        out: run directory; must not exist, unless `resume` (finished units are kept) or `force` (an old run is
+            deleted).
+        command: command line, for run.json.
+        listen: called with every `Event`.
+        publish: called with the finished run to add tables, figures and pages, before every file is hashed.
+
+    Raises:
+        RunError: the directory exists, or holds another run than the one resumed.
+        ModelError: a clean accuracy that makes every robust accuracy meaningless.
+    """
+    tell: Listener = listen or (lambda event: None)
+    check_directory(out, plan, resume=resume, force=force)
+    ready = [_prepare(plan, model, tell) for model in plan.models]
+    for skipped in plan.skipped:
+        tell(Event(kind="skipped", text=f"{skipped['attack']}: skipped: {skipped['reason']}"))
+    if out.exists() and force and not resume:
+        clear(out)
+    meta = manifest(plan, [(one.planned, one.clean) for one in ready], command)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json_atomic({**meta, "status": "running"}, out / "run.json")
+    _units(plan, ready, out, tell)
+    return _finish(plan, ready, out, meta, publish)
+
+
+def _prepare(plan: Plan, model: PlannedModel, tell: Listener) -> _Ready:
+    judge = Judge(model.module)
+    x, y = to_device(plan, model, 0, len(plan.data))
+    pred, margin = clean_answers(judge, x, y)
+    clean = CleanAccuracy(correct=int((pred == y).sum()), n=len(y))
+    tell(Event(kind="clean", model=model.label, text="; ".join(model.notes), clean=clean))
+    check_clean(plan, model, judge, x[:64], clean)
+    subject = Subject(label=model.label, hash=model.hash, counted=Counted(model.module), judge=judge)
+    parts = []
+    for number, start in enumerate(range(0, len(y), plan.protocol.shard)):
+        rows = slice(start, start + plan.protocol.shard)
+        parts.append(
+            Shard(
+                number=number,
+                x=x[rows],
+                y=y[rows],
+                index=plan.data.index[rows],
+                clean_pred=pred[rows],
+                clean_margin=margin[rows],
+            )
+        )
+    return _Ready(planned=model, subject=subject, clean=clean, shards=tuple(parts))
+
+
+def _attacks(plan: Plan) -> tuple[Card | Stored, ...]:
+    return (*plan.cards, *plan.stored)
+
+
+def _jobs(plan: Plan, ready: Sequence[_Ready]) -> Iterator[tuple[_Ready, Card | Stored, Shard]]:
+    for model in ready:
+        for attack in _attacks(plan):
+            for shard in model.shards:
+                yield model, attack, shard
+
+
+def _units(plan: Plan, ready: Sequence[_Ready], out: Path, tell: Listener) -> None:
+    jobs = list(_jobs(plan, ready))
+    for done, (model, attack, shard) in enumerate(jobs, start=1):
+        place = shards.place(out, model.subject.label, attack.name, shard.number)
+        kept = shards.is_done(place)
+        if not kept:
+            unit = run_unit(
+                model.subject,
+                attack,
+                shard,
+                radii=plan.budgets[attack.norm],
+                data=plan.data.name,
+                seed=plan.protocol.seed,
+                protocol=plan.hash,
+            )
+            shards.write(place, unit, keep_points=plan.protocol.store)
+        kind = "resumed" if kept else "unit"
+        tell(Event(kind=kind, model=model.subject.label, text=attack.name, done=done, total=len(jobs)))
+
+
+def _finish(
+    plan: Plan, ready: Sequence[_Ready], out: Path, meta: dict[str, Any], publish: Callable[[RunDir], object] | None
+) -> RunDir:
+    places = [shards.place(out, m.subject.label, a.name, s.number) for m, a, s in _jobs(plan, ready)]
+    parts = [shards.read_records(place) for place in places]
+    records = pd.concat(parts, ignore_index=True) if parts else records_file.empty()
+    records = records_file.validate(records)
+    records_file.write(records, out / "records.parquet")
+    shards.write_timings([shards.read_timings(place) for place in places], out / "timings.parquet")
+    if plan.protocol.store:
+        for model in ready:
+            for norm in plan.norms:
+                chosen = [
+                    shards.place(out, model.subject.label, a.name, s.number)
+                    for a in _attacks(plan)
+                    if a.norm == norm
+                    for s in model.shards
+                ]
+                target = out / "adversarials" / f"{shards.safe(model.subject.label)}-{norm}.safetensors"
+                shards.write_best(chosen, target, model.subject.label, model.subject.hash, norm)
+    errors = _errors(records)
+    status = "partial" if plan.skipped or errors else "complete"
+    final = {**meta, "status": status, "errors": errors}
+    if publish is not None:
+        timings = pd.read_parquet(out / "timings.parquet")
+        publish(RunDir(path=out, meta=final, records=records, timings=timings))
+    write_json_atomic({**final, "files": hash_files(out)}, out / "run.json")
+    return read_run(out)
+
+
+def _errors(records: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return one entry for each model and attack that raised: how many rows, and the first message."""
+    broken = records_file.rows(records, status=Status.ERROR.value)
+    counted = broken.groupby(["model", "attack"], sort=True)["message"].agg(["size", "first"]).reset_index()
+    names = ("model", "attack", "count", "message")
+    return [dict(zip(names, row, strict=True)) for row in counted.itertuples(index=False, name=None)]

@@ -1,0 +1,57 @@
+"""The cost and the accuracy of any model on a batch and on a data set."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from robustode.data.dataset import Data
+from robustode.models.base import parameters_like
+from robustode.models.snode import SNODE
+from robustode.solvers.activations import activation
+from robustode.training.cost import Cost, Terms, terms
+
+CHUNK = 1000  # samples evaluated at a time
+
+
+def rest_point(model: nn.Module) -> float:
+    """Return T σ(0), the final state of the origin under zero weights; 0 for a module without depth."""
+    if not isinstance(model, SNODE):
+        return 0.0
+    sigma = activation(model.flow.activation.name).apply_(torch.zeros((), dtype=torch.float64))
+    return model.horizon * float(sigma)
+
+
+def class_count(model: nn.Module, state: Tensor) -> int:
+    """Return how many leading components of the state are logits."""
+    return int(getattr(model, "classes", state.shape[1]))
+
+
+def correct_count(model: nn.Module, state: Tensor, labels: Tensor) -> int:
+    """Return how many samples of a batch are classified as labelled."""
+    return int((state[:, : class_count(model, state)].argmax(1) == labels).sum())
+
+
+def measure(model: nn.Module, cost: Cost, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Run the model and return (x(T) or logits, `Cost.terminal`, `Cost.path`), with a graph where gradients are on."""
+    if not isinstance(model, SNODE):
+        state = model(x)
+        return state, cost.terminal(state, labels, classes=class_count(model, state)), state.new_zeros(())
+    state = model.final_state(x)
+    terminal = cost.terminal(state, labels, classes=model.classes, rest=rest_point(model))
+    return state, terminal, cost.path(model.weight, model.bias, horizon=model.horizon)
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, data: Data, cost: Cost) -> tuple[float, Terms]:
+    """Put the model in eval mode; return its accuracy on the data, a fraction, and the terms of the cost."""
+    model.eval()
+    device, dtype = parameters_like(model)
+    correct, total = 0, torch.zeros(3, dtype=torch.float64)
+    path = torch.zeros(())
+    for x, y in zip(data.x.split(CHUNK), data.y.split(CHUNK), strict=True):
+        labels = y.to(device)
+        state, terminal, path = measure(model, cost, x.to(device, dtype), labels)
+        correct += correct_count(model, state, labels)
+        total += terminal.double().cpu() * len(y)
+    return correct / len(data), terms(total / len(data), path)

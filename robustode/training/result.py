@@ -1,0 +1,61 @@
+"""What a training tells while it runs, when it is done, and when it diverged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from robustode.errors import TrainingError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where the training stands after a mini-batch.
+
+    Attributes:
+        epoch, batch: counted from 1, of `epochs` and `batches`.
+        loss, accuracy: means over the epoch so far, each mini-batch before the step on it; accuracy a fraction.
+    """
+
+    epoch: int
+    epochs: int
+    batch: int
+    batches: int
+    loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingResult:
+    """What a training did; the model holds the weights that it speaks of, and is in eval mode.
+
+    Attributes:
+        epochs_done: complete passes over the data.
+        history: for each complete epoch its "epoch", "loss" and "accuracy" (means over mini-batches, each before the
+            step on it), "test_accuracy" (None without test data) and "seconds" since the start.
+        train_accuracy, test_accuracy: fractions, of the final weights; `test_accuracy` is None without test data.
+        seconds: wall time, everything included.
+        interrupted: whether Ctrl-C ended it.
+        cost: terms and total of the cost of the final weights on the training data.
+    """
+
+    epochs_done: int
+    history: tuple[dict[str, float | None], ...]
+    train_accuracy: float
+    test_accuracy: float | None
+    seconds: float
+    interrupted: bool
+    cost: dict[str, float]
+
+
+class Diverged(TrainingError):
+    """The cost diverged; the model has the weights of the last complete epoch, which `result` speaks of."""
+
+    def __init__(self, problem: str, limit: float | None, result: TrainingResult) -> None:
+        kept = f"those after epoch {result.epochs_done}" if result.epochs_done else "the initial ones"
+        super().__init__(
+            "training diverged",
+            expected="a finite cost" if limit is None else f"a finite cost below {limit:g}",
+            got=problem,
+            fix=f"The weights kept are {kept}. Use a smaller learning rate or the line search 'accepted'.",
+        )
+        self.result = result

@@ -1,0 +1,100 @@
+"""SGD and Adam with a cosine schedule, for every module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robustode.errors import TrainingError, unknown
+from robustode.training.checks import check_depth, check_names, check_number
+from robustode.training.cost import Cost, terms
+from robustode.training.measure import correct_count, measure
+from robustode.training.trainer import BatchReport
+
+METHODS = ("sgd", "adam")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGDConfig:
+    """How any module is trained by stochastic gradients; the learning rate falls to zero along a cosine.
+
+    Args:
+        method: "sgd" or "adam".
+        epochs: passes over the data, ≥ 1.
+        batch: samples of a mini-batch, ≥ 1.
+        learning_rate: at the start, > 0.
+        momentum: of "sgd", in [0, 1).
+        nesterov: Nesterov's form of the momentum, for "sgd" with momentum > 0.
+        weight_decay: ≥ 0, as in torch.optim.
+        cost: the cost; μ₃ and μ₄ for sNODE and layered models only.
+
+    Raises:
+        TrainingError: a value out of its range.
+    """
+
+    method: str = "sgd"
+    epochs: int = 20
+    batch: int = 100
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 0.0
+    cost: Cost = field(default_factory=Cost)
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise unknown("training method", self.method, METHODS, TrainingError)
+        for name in ("epochs", "batch"):
+            check_number(name, getattr(self, name), whole=True, least=1)
+        check_number("learning_rate", self.learning_rate, positive=True)
+        check_number("momentum", self.momentum, below=1.0)
+        check_number("weight_decay", self.weight_decay)
+
+    @property
+    def name(self) -> str:
+        """Name of the method."""
+        return self.method
+
+    def replace(self, **changes: Any) -> SGDConfig:
+        """Return a copy with other values; raise `TrainingError` for an unknown name."""
+        check_names(changes, (f.name for f in fields(self)))
+        return replace(self, **changes)
+
+    def trainer(self, model: nn.Module, batches: int) -> SGD:
+        """Start training a module by `batches` mini-batches in all."""
+        check_depth(model, self.cost)
+        return SGD(model, self, batches)
+
+
+class SGD:
+    """SGD or Adam at work on one module, by autograd."""
+
+    def __init__(self, model: nn.Module, config: SGDConfig, batches: int) -> None:
+        self._model, self._cost = model, config.cost
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        rate, decay = config.learning_rate, config.weight_decay
+        if config.method == "adam":
+            self._optimiser: torch.optim.Optimizer = torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
+        else:
+            nesterov = config.nesterov and config.momentum > 0
+            self._optimiser = torch.optim.SGD(
+                parameters, lr=rate, momentum=config.momentum, nesterov=nesterov, weight_decay=decay
+            )
+        self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimiser, T_max=batches)
+
+    def step(self, x: Tensor, y: Tensor) -> BatchReport:
+        """Take one step on one mini-batch."""
+        self._optimiser.zero_grad(set_to_none=True)
+        state, terminal, path = measure(self._model, self._cost, x, y)
+        (terminal.sum() + path).backward()
+        self._optimiser.step()
+        self._schedule.step()
+        values = terms(terminal, path.detach())
+        return BatchReport(terms=values, correct=correct_count(self._model, state, y), final=values.total)
+
+    def export(self) -> dict[str, Tensor]:
+        """Return a copy of the present state dict."""
+        return {name: value.detach().clone() for name, value in self._model.state_dict().items()}

@@ -1,0 +1,140 @@
+"""Recipes: what they build, what can be changed, what they leave in a header, and that they reach what they promise."""
+
+import json
+import math
+from dataclasses import FrozenInstanceError, replace
+
+import pytest
+import torch
+
+from robustode.data import load_data
+from robustode.errors import ModelError, TrainingError
+from robustode.models.checkpoint import load_checkpoint, read_header, save_checkpoint
+from robustode.models.registry import ARCHITECTURES
+from robustode.training import RECIPES, NCGConfig, Recipe, SGDConfig, build, fit, provenance, recipe
+from tests.training.problems import data
+
+
+def test_every_architecture_has_a_fallback_and_digits():
+    for arch in ARCHITECTURES:
+        assert recipe(arch).data is None
+        assert recipe(arch, "a user's own file.npz") is recipe(arch)
+        assert recipe(arch, "digits").arch == arch
+    assert isinstance(recipe("snode", "digits").optimiser, NCGConfig)
+    assert isinstance(recipe("layered", "digits").optimiser, SGDConfig)
+
+
+@pytest.mark.parametrize("key", RECIPES, ids=lambda key: f"{key[0]}-{key[1]}")
+def test_every_recipe_builds_a_network_that_its_optimiser_trains(key):
+    found = RECIPES[key]
+    shape = {"mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28), "moons": (2,), "spirals": (2,)}.get(key[1], (1, 14, 14))
+    source = data(shape=shape, classes=2, bounds=(-1.0, 2.0))
+    model = build(found, source, seed=3)
+    assert (model.arch, model.input_shape, model.classes, model.bounds) == (found.arch, shape, 2, (-1.0, 2.0))
+    again, other = build(found, source, seed=3), build(found, source, seed=4)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+    found.optimiser.trainer(model, 10)
+
+
+def test_overrides_reach_network_optimiser_and_cost():
+    base = recipe("snode", "digits")
+    changed = base.overrides(epochs=2, steps=12, knots=6, activation="sigmoid", mu4=1e-3)
+    assert (changed.optimiser.epochs, changed.optimiser.cost.mu4, changed.optimiser.cost.mu2) == (2, 1e-3, 1.0)
+    assert changed.model["steps"] == 12
+    model = build(changed, data(shape=(1, 3, 3)))
+    assert (model.steps, len(model.bias), model.flow.activation.name) == (12, 6, "sigmoid")
+    assert base == recipe("snode", "digits")
+    assert len(build(base.overrides(steps=3), data(shape=(1, 3, 3))).bias) == 3
+    assert base.overrides() == base
+
+
+@pytest.mark.parametrize(
+    ("arch", "changes", "message"),
+    [
+        ("snode", {"step": 3}, "unknown training option: .* got 'step'. Did you mean 'steps'"),
+        ("snode", {"learning_rate": 3}, "unknown training option: .* got 'learning_rate'"),
+        ("layered", {"knots": 3}, "unknown training option: .* got 'knots'"),
+        ("resnet", {"widht": 3}, "unknown training option: .* got 'widht'. Did you mean 'width'"),
+        ("snode", {"cost": None}, "unknown training option: .* got 'cost'"),
+        ("snode", {"epochs": -1}, "training option epochs: expected a whole number ≥ 1, got -1"),
+        ("resnet", {"mu2": math.nan}, "cost factor mu2: expected a finite number ≥ 0, got nan"),
+    ],
+)
+def test_overrides_that_do_not_fit(arch, changes, message):
+    with pytest.raises(TrainingError, match=message):
+        recipe(arch, "digits").overrides(**changes)
+
+
+def test_unknown_architecture_and_options():
+    message = "unknown architecture: expected one of layered, resnet, snode, got 'snod'. Did you mean 'snode'"
+    with pytest.raises(TrainingError, match=message):
+        recipe("snod", "digits")
+    with pytest.raises(TrainingError, match=message):
+        Recipe(arch="snod", optimiser=SGDConfig())
+    with pytest.raises(TrainingError, match="unknown training option: .* got 'stepz'. Did you mean 'steps'"):
+        Recipe(arch="snode", model={"stepz": 3}, optimiser=NCGConfig())
+
+
+def test_recipes_are_frozen():
+    found = recipe("snode", "digits")
+    with pytest.raises(FrozenInstanceError):
+        found.arch = "layered"  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        found.model["steps"] = 1  # type: ignore[index]
+
+
+def test_data_without_bounds_and_data_that_the_network_cannot_take():
+    unbounded = data(bounds=None)
+    with pytest.raises(TrainingError, match="data 'clusters': expected known bounds, got none. Give the box of valid"):
+        build(recipe("snode"), unbounded)
+    assert build(recipe("snode").overrides(bounds=(0.0, 2.0)), unbounded).bounds == (0.0, 2.0)
+    with pytest.raises(ModelError, match="resnet configuration"):
+        build(recipe("resnet"), data())
+
+
+@pytest.mark.parametrize("arch", ["snode", "layered"])
+def test_provenance_goes_into_a_header_and_comes_back(tmp_path, arch):
+    chosen = recipe(arch).overrides(epochs=2, batch=20, steps=4)
+    runs = []
+    for _ in range(2):
+        model = build(chosen, data(), seed=5)
+        result = fit(model, data(), recipe=chosen, test=data(seed=1), seed=5)
+        runs.append(provenance(chosen, result, "robustode train it", 5))
+    assert runs[0] == runs[1]  # nothing of it depends on the clock
+    assert runs[0]["optimiser"]["name"] == {"snode": "ncg", "layered": "sgd"}[arch]
+    assert runs[0]["cost"] == {"mu1": 0.0, "mu2": 1.0, "mu3": 0.0, "mu4": 0.0}
+    assert set(runs[0]["versions"]) == {"python", "torch", "numpy", "robustode"}
+    path = save_checkpoint(model, tmp_path / "a.safetensors", data="clusters", provenance=runs[0])
+    header = read_header(path)
+    assert header.provenance == json.loads(json.dumps(runs[0]))
+    assert (header.accuracy, header.provenance["seed"], header.provenance["epochs"]) == (result.test_accuracy, 5, 2)
+    assert torch.equal(load_checkpoint(path).weight, model.weight)
+
+
+def test_provenance_without_test_data():
+    chosen = recipe("snode").overrides(epochs=1, batch=20, steps=4)
+    result = fit(build(chosen, data()), data(), recipe=chosen)
+    assert provenance(chosen, result, "c", 0)["accuracy"] is None
+    stopped = provenance(chosen, replace(result, interrupted=True), "c", 0)
+    assert (stopped["interrupted"], stopped["epochs"]) == (True, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_digits(arch):
+    train, test = load_data("digits", split="train"), load_data("digits", split="test")
+    chosen = recipe(arch, "digits")
+    result = fit(build(chosen, train), train, recipe=chosen, test=test)
+    assert result.test_accuracy is not None
+    assert result.test_accuracy >= 0.96
+
+
+@pytest.mark.parametrize("arch", ["snode", "layered"])
+@pytest.mark.parametrize("name", ["moons", "spirals"])
+def test_points(arch, name):
+    train, test = (load_data(name, split=split, limit=500) for split in ("train", "test"))
+    chosen = recipe(arch, name)
+    result = fit(build(chosen, train), train, recipe=chosen, test=test)
+    assert result.test_accuracy is not None
+    assert result.test_accuracy >= 0.95
