@@ -14,6 +14,7 @@ from robustode.evaluation.plan import make_plan
 from robustode.evaluation.protocol import ModelEntry, Protocol, build_protocol
 from robustode.evaluation.rundir import RunDir
 from robustode.evaluation.runner import Listener, execute
+from robustode.models import load_model
 from robustode.reporting.figures import write_figures
 from robustode.reporting.html import write_report
 from robustode.reporting.views import write_tables
@@ -84,7 +85,7 @@ def evaluate(
     Raises:
         RobustODEError: anything that does not fit, before anything is written.
     """
-    several = list(model) if isinstance(model, list | tuple) else [model]
+    several: list[str | Path | nn.Module] = [*model] if isinstance(model, list | tuple) else [model]  # type: ignore
     if not several:
         raise OptionError("model", expected="at least one model", got="none")
     objects = any(isinstance(one, nn.Module) for one in several)
@@ -97,8 +98,6 @@ def evaluate(
         "data": str(data) if named else None,
         **options,
     }
-    from robustode.models import load_model
-
     loaded = [one if isinstance(one, nn.Module) else load_model(one) for one in several] if objects else None
     return run_protocol(
         build_protocol(values, "evaluation"),

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import platform
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -17,6 +15,7 @@ from robustode.evaluation.plan import Plan, PlannedModel
 from robustode.evaluation.rundir import SCHEMA
 from robustode.evaluation.stored import Stored
 from robustode.models.base import parameters_like
+from robustode.versions import versions
 
 
 def manifest(plan: Plan, models: Sequence[tuple[PlannedModel, CleanAccuracy]], command: str) -> dict[str, Any]:
@@ -96,14 +95,3 @@ def _model(planned: PlannedModel, clean: CleanAccuracy) -> dict[str, Any]:
         "notes": list(planned.notes),
         "provenance": planned.provenance,
     }
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the libraries that numbers depend on."""
-    out = {"python": sys.version.split()[0]}
-    for name in ("robustode", "torch", "numpy", "torchdiffeq", "foolbox", "torchattacks"):
-        try:
-            out[name] = version(name)
-        except PackageNotFoundError:
-            out[name] = "not installed"
-    return out

@@ -1,0 +1,189 @@
+"""`robustode eval` and `robustode run`."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from robustode.cli import options
+from robustode.cli.console import emit, rows_of, say, show_tables, watch_run
+
+if TYPE_CHECKING:
+    from robustode.evaluation.protocol import Protocol
+    from robustode.evaluation.rundir import RunDir
+
+
+def command_line() -> str:
+    """Return the command as it was typed."""
+    return shlex.join(["robustode", *sys.argv[1:]])
+
+
+def eval_command(
+    model: options.Model,
+    data: options.Data = None,
+    attacks: Annotated[
+        str, typer.Option("--attacks", help="Suite or card, by name or path; library:NAME with --norm; or none.")
+    ] = "standard",
+    also: Annotated[
+        list[str] | None, typer.Option("--also", help="One more card, or a directory of stored adversarials. Repeats.")
+    ] = None,
+    norm: options.Norms = None,
+    eps: options.Eps = None,
+    param: options.Params = None,
+    limit: options.Limit = None,
+    split: options.Split = "test",
+    out: options.Out = None,
+    arch: options.Arch = None,
+    bounds: options.Bounds = None,
+    classes: options.Classes = None,
+    input_shape: options.InputShape = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    normalise: options.Normalise = None,
+    output: options.Output = None,
+    seed: options.Seed = 0,
+    device: options.Device = "cpu",
+    shard: Annotated[int, typer.Option("--shard", help="Samples in a unit of work.")] = 500,
+    eot: Annotated[int | None, typer.Option("--eot", help="Average this many passes of a random model.")] = None,
+    allow_low_accuracy: Annotated[
+        bool, typer.Option("--allow-low-accuracy", help="Go on although the clean accuracy is suspicious.")
+    ] = False,
+    no_store: Annotated[bool, typer.Option("--no-store", help="Do not keep the adversarials.")] = False,
+    resume: options.Resume = False,
+    force: options.Force = False,
+    data_root: options.DataRoot = None,
+    json_: options.Json = False,
+) -> None:
+    """Evaluate the robustness of one or several models.
+
+    Example: robustode eval --model zoo:snode-digits --limit 100
+    """
+    from robustode.attacks.cards import resolve
+    from robustode.evaluation.budgets import parse_budgets
+    from robustode.evaluation.protocol import build_protocol
+    from robustode.models import peek
+
+    params = options.params_of(param)
+    extra = options.module_options(arch, bounds, classes, input_shape, mean, std, normalise, output)
+    values: dict[str, Any] = {
+        "models": [{"model": one, **extra} for one in model],
+        "data": data,
+        "split": split,
+        "limit": limit,
+        "attacks": attacks,
+        "also": also or [],
+        "norms": norm or [],
+        "params": params,
+        "seed": seed,
+        "shard": shard,
+        "eot": eot,
+        "allow_low_accuracy": allow_low_accuracy,
+        "store": not no_store,
+    }
+    if eps:
+        norms = _norms(values, resolve)
+        values["budgets"] = parse_budgets(eps, norms)
+    protocol = build_protocol(values, "evaluation")
+    if out is None:
+        labels = [peek(one)["label"] for one in model]
+        source = data or next((d for one in model if (d := peek(one)["data"])), "data")
+        out = default_directory(labels, source, attacks)
+    _run(protocol, out, resume, force, device, data_root, json_)
+
+
+def _norms(values: dict[str, Any], resolve: Any) -> list[str]:
+    """Norms of the attacks asked for."""
+    names = [values["attacks"], *(name for name in values["also"] if not Path(name).is_dir())]
+    cards = []
+    for name in names:
+        shorthand = ":" in name or name in ("sensitivity", "one-step")
+        cards += resolve(name, norms=values["norms"], params=values["params"] if shorthand else None)
+    return list(dict.fromkeys(card.norm for card in cards))
+
+
+def run_command(
+    evaluation: Annotated[str, typer.Argument(help="Protocol by name (robustode list evaluations) or path.")],
+    out: options.Out = None,
+    limit: options.Limit = None,
+    device: options.Device = "cpu",
+    resume: options.Resume = False,
+    force: options.Force = False,
+    data_root: options.DataRoot = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed in place of the protocol's.")] = None,
+    json_: options.Json = False,
+) -> None:
+    """Run a protocol.
+
+    Example: robustode run quickstart
+    """
+    from robustode.evaluation.protocol import build_protocol, read_protocol
+
+    protocol = read_protocol(evaluation)
+    changes = {key: value for key, value in (("limit", limit), ("seed", seed)) if value is not None}
+    if changes:
+        protocol = build_protocol({**protocol.model_dump(), **changes}, f"protocol '{evaluation}'")
+    _run(protocol, out or Path("runs") / Path(evaluation).stem, resume, force, device, data_root, json_)
+
+
+def default_directory(labels: list[str], data: str, suite: str) -> Path:
+    """Return runs/<models>-<data>-<suite>."""
+    name = "-".join(["+".join(labels), Path(data).stem or data, Path(suite).stem if "/" in suite else suite])
+    return Path("runs") / re.sub(r"[^A-Za-z0-9._+-]", "_", name)
+
+
+def _run(
+    protocol: Protocol, out: Path, resume: bool, force: bool, device: str, data_root: Path | None, quiet: bool
+) -> None:
+    from robustode.api import run_protocol
+
+    place = options.check_device(device)
+    try:
+        with watch_run(quiet) as listen:
+            run = run_protocol(
+                protocol,
+                out,
+                data_root=data_root,
+                device=place,
+                command=command_line(),
+                resume=resume,
+                force=force,
+                listen=listen,
+            )
+    except KeyboardInterrupt:
+        sys.stderr.write(f"interrupted: what is finished stays in {out}; go on with the same command and --resume\n")
+        raise typer.Exit(130) from None
+    finish(run, quiet)
+
+
+def finish(run: RunDir, quiet: bool) -> None:
+    """Show a finished run; exit with status 1 if a table has a cell that is not known because an attack raised."""
+    from robustode.reporting.views import all_tables
+
+    tables = all_tables(run.records, run.meta, run.timings)
+    unknown = any("incomplete" in t.frame and bool((t.frame["incomplete"] > 0).any()) for t in tables)
+    if quiet:
+        emit(
+            {
+                "out": str(run.path),
+                "status": run.meta["status"],
+                "protocol": run.meta["protocol_hash"],
+                "skipped": run.meta["skipped"],
+                "errors": run.meta["errors"],
+                "tables": {table.name: rows_of(table) for table in tables},
+            }
+        )
+    else:
+        show_tables(tables)
+        for error in run.meta["errors"]:
+            say(f"{error['attack']} on {error['model']} raised for {error['count']} rows: {error['message']}")
+        if run.meta["skipped"]:
+            listing = ", ".join(f"{s['attack']} ({s['reason']})" for s in run.meta["skipped"])
+            say(f"This run is partial: skipped: {listing}")
+        say(f"Files in {run.path}: report.html, tables/, figures/, records.parquet, adversarials/, run.json")
+    if unknown:
+        raise typer.Exit(1)

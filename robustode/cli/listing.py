@@ -1,0 +1,105 @@
+"""`robustode list`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from robustode.cli import options
+from robustode.cli.console import console, emit
+from robustode.errors import unknown
+
+Row = dict[str, str]
+
+
+def list_command(
+    what: Annotated[str, typer.Argument(help="models, attacks, suites, evaluations or data.")],
+    json_: options.Json = False,
+) -> None:
+    """List what is there by name.
+
+    Example: robustode list attacks
+    """
+    from rich.table import Table
+
+    if what not in LISTS:
+        raise unknown("list", what, LISTS)
+    rows = LISTS[what]()
+    if json_:
+        emit({what: rows})
+        return
+    table = Table(*(rows[0] if rows else ["name"]), box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row.values())
+    console().print(table)
+
+
+def _models() -> list[Row]:
+    from robustode.models import peek, zoo_names
+
+    rows = []
+    for name in zoo_names():
+        facts = peek(f"zoo:{name}")
+        header = facts["header"]
+        accuracy = "" if facts["accuracy"] is None else f"{facts['accuracy']:.1%}"
+        command = str(header.provenance.get("command", ""))
+        rows.append(
+            {
+                "name": f"zoo:{name}",
+                "arch": header.arch,
+                "data": facts["data"],
+                "accuracy": accuracy,
+                "trained by": command,
+            }
+        )
+    return rows
+
+
+def _attacks() -> list[Row]:
+    from robustode.attacks.cards import card_names, resolve
+
+    cards = [resolve(name)[0] for name in card_names()]
+    return [{"name": c.name, "norm": c.norm, "kind": c.kind, "title": c.title, "paper": c.paper} for c in cards]
+
+
+def _suites() -> list[Row]:
+    from robustode.attacks.cards import resolve, suite_names
+
+    return [{"name": name, "attacks": ", ".join(card.name for card in resolve(name))} for name in suite_names()]
+
+
+def _evaluations() -> list[Row]:
+    from robustode.evaluation.protocol import protocol_names, read_protocol
+
+    protocols = {name: read_protocol(name) for name in protocol_names()}
+    return [
+        {
+            "name": name,
+            "title": p.title,
+            "data": p.data or "",
+            "models": ", ".join(m.model for m in p.models),
+            "attacks": p.attacks,
+        }
+        for name, p in protocols.items()
+    ]
+
+
+def _data() -> list[Row]:
+    from robustode.data import list_data
+
+    rows = []
+    for info in list_data():
+        shape = "×".join(map(str, info.shape))
+        rows.append({"name": info.name, "shape": shape, "title": info.title, "description": info.description})
+    return rows
+
+
+LISTS: dict[str, Callable[[], list[Row]]] = {
+    "models": _models,
+    "attacks": _attacks,
+    "suites": _suites,
+    "evaluations": _evaluations,
+    "data": _data,
+}

@@ -1,0 +1,46 @@
+"""`robustode report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from robustode.cli import options
+from robustode.cli.console import emit, rows_of, say, show_tables
+
+
+def report_command(
+    runs: Annotated[list[Path], typer.Argument(help="One or several finished run directories.")],
+    out: options.Out = None,
+    seed: options.Seed = 0,
+    force: options.Force = False,
+    json_: options.Json = False,
+) -> None:
+    """Compare finished runs: tables side by side, paired intervals, one HTML page.
+
+    Example: robustode report runs/a runs/b --out comparison
+    """
+    from robustode.errors import RunError
+    from robustode.evaluation.rundir import read_run
+    from robustode.reporting.compare import compare
+    from robustode.reporting.html import write_report
+    from robustode.reporting.views import all_tables, save_tables
+
+    read = [read_run(path) for path in runs]
+    place = out or Path("runs") / ("report-" + "+".join(path.resolve().name for path in runs))
+    if place.exists() and not force:
+        fix = "Choose another --out, or use --force."
+        raise RunError(f"output directory '{place}'", expected="a new one", got="it exists", fix=fix)
+    if len(read) == 1 and len(read[0].meta["models"]) == 1:
+        tables = all_tables(read[0].records, read[0].meta, read[0].timings)
+    else:
+        tables = compare(read, seed=seed)
+    save_tables(tables, place / "tables")
+    page = write_report(read, place / "report.html")
+    if json_:
+        emit({"out": str(place), "tables": {table.name: rows_of(table) for table in tables}})
+        return
+    show_tables(tables)
+    say(f"Files in {place}: {page.name}, tables/")

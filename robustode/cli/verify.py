@@ -1,0 +1,75 @@
+"""`robustode verify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from robustode.cli import options
+from robustode.cli.console import console, emit, say
+
+
+def verify_command(
+    run: Annotated[Path, typer.Argument(help="A finished run directory with stored adversarials.")],
+    model: Annotated[str, typer.Option("--model", help="The model that the run evaluated, as for eval.")],
+    label: Annotated[
+        str | None, typer.Option("--label", help="Model of the run to compare with, if the weights are not the same.")
+    ] = None,
+    arch: options.Arch = None,
+    bounds: options.Bounds = None,
+    classes: options.Classes = None,
+    input_shape: options.InputShape = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    normalise: options.Normalise = None,
+    output: options.Output = None,
+    device: options.Device = "cpu",
+    data_root: options.DataRoot = None,
+    json_: options.Json = False,
+) -> None:
+    """Re-score the adversarials that a run stored; exit status 1 if any no longer holds.
+
+    Example: robustode verify runs/snode-digits-digits-standard --model zoo:snode-digits
+    """
+    from rich.table import Table
+
+    from robustode.evaluation.rundir import read_run
+    from robustode.evaluation.verify import verify
+    from robustode.models import load_model, model_hash
+
+    finished = read_run(run)
+    facts = finished.meta["models"][0]
+    extra = options.module_options(arch, bounds, classes, input_shape, mean, std, normalise, output)
+    import torch
+
+    sample = torch.full((1, *facts["input_shape"]), float(facts["bounds"][0]))
+    loaded = load_model(
+        model, device=options.check_device(device), sample=sample, default_bounds=facts["bounds"], **extra
+    )
+    root = None if data_root is None else str(data_root)
+    found = verify(finished, loaded, model_hash(loaded), label=label, data_root=root)
+    if json_:
+        emit(
+            {
+                "run": str(run),
+                "model": found.label,
+                "same_model": found.same_model,
+                "points": found.points,
+                "held": found.held,
+                "largest_relative_change": found.worst,
+                "robust_accuracy": found.frame.to_dict("records"),
+            }
+        )
+    else:
+        table = Table("norm", "ε", "claimed", "re-scored", title=f"{found.label}: stored adversarials only")
+        for row in found.frame.to_dict("records"):
+            eps = "clean" if row["eps"] == 0 else f"{row['eps']:g}"
+            table.add_row(str(row["norm"]), eps, f"{row['claimed']:.1%}", f"{row['rescored']:.1%}")
+        console().print(table)
+        if not found.same_model:
+            say("The weights are not those that the run evaluated: this is a transfer of its adversarials.")
+        say(f"{found.held} of {found.points} stored adversarials hold; largest change of a distance {found.worst:.1e}")
+    if found.held < found.points and found.same_model:
+        raise typer.Exit(1)
