@@ -13,7 +13,7 @@ from robustode.attacks.base import AttackResult, Randomness, assess, check_input
 from robustode.attacks.norms import check_norm, per_sample, steepest
 from robustode.errors import AttackError, BudgetError, OptionError, unknown
 from robustode.models.base import Classifier
-from robustode.sensitivity.linearise import Linearisation, linearise
+from robustode.sensitivity.linearise import linearise
 
 POWER_ITERATIONS = 20
 KINDS = ("margin", "singular", "tangent")
@@ -65,10 +65,12 @@ def direction(
     if dx0 is not None:
         return linear.jvp(dx0)
     own = linear.logits.argmax(1) if y is None else y
-    gradient = margin_gradient(linear, own, norm)
+    eye = torch.eye(linear.logits.shape[1], dtype=linear.logits.dtype, device=linear.logits.device)
+    rows = linear.vjp(eye.expand(len(x), -1, -1))
+    gradient = _margin_gradient(linear.logits, rows, own, norm)
     if kind == "margin":
         return -steepest(gradient, norm)
-    found = _singular(linear, gradient, norm)
+    found = _singular(rows, gradient, norm)
     against = (found * gradient).flatten(1).sum(1) > 0
     return torch.where(per_sample(against, found), -found, found)
 
@@ -78,31 +80,24 @@ def _dual(gradient: Tensor, norm: str) -> Tensor:
     return torch.linalg.vector_norm(gradient, ord=order, dim=-1)
 
 
-def margin_gradient(linear: Linearisation, own: Tensor, norm: str) -> Tensor:
+def _margin_gradient(logits: Tensor, rows: Tensor, own: Tensor, norm: str) -> Tensor:
     """Return the gradient of z_c − z_k for the class k nearest in the dual norm, (batch, *input_shape)."""
-    logits = linear.logits
-    batch, classes = logits.shape
-    eye = torch.eye(classes, dtype=logits.dtype, device=logits.device)
-    rows = linear.vjp(eye.expand(batch, -1, -1))
-    index = torch.arange(batch, device=logits.device)
+    index = torch.arange(len(logits), device=logits.device)
     difference = rows[index, own][:, None] - rows
     reach = (logits[index, own][:, None] - logits) / _dual(difference.flatten(2), norm)
     reach = torch.where(torch.isfinite(reach), reach, torch.inf).scatter(1, own[:, None], torch.inf)
     return difference[index, reach.argmin(1)]
 
 
-def _singular(linear: Linearisation, start: Tensor, norm: str) -> Tensor:
-    logits = linear.logits
-    eye = torch.eye(logits.shape[1], dtype=logits.dtype, device=logits.device)
-    rows = linear.vjp((eye - 1 / len(eye)).expand(len(logits), -1, -1)).flatten(2)  # C J
+def _singular(rows: Tensor, start: Tensor, norm: str) -> Tensor:
+    centred = (rows - rows.mean(1, keepdim=True)).flatten(2)  # C J
     if norm == "l2":
-        gram = rows @ rows.transpose(1, 2)
-        top = torch.linalg.eigh(gram).eigenvectors[:, :, -1]
-        return steepest((top[:, None] @ rows).squeeze(1).reshape(start.shape), "l2")
+        top = torch.linalg.eigh(centred @ centred.transpose(1, 2)).eigenvectors[:, :, -1]
+        return steepest((top[:, None] @ centred).squeeze(1).reshape(start.shape), "l2")
     delta = steepest(start, norm).flatten(1)
     for _ in range(POWER_ITERATIONS):
-        image = (rows @ delta[:, :, None]).squeeze(2)
-        delta = steepest((image[:, None] @ rows).squeeze(1), norm)
+        image = (centred @ delta[:, :, None]).squeeze(2)
+        delta = steepest((image[:, None] @ centred).squeeze(1), norm)
     return delta.reshape(start.shape)
 
 
