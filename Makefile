@@ -1,0 +1,53 @@
+# Two commands do all the set-up on a fresh machine with Python and make: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The default tests run in as many processes as there are cores, each with one thread.
+JOBS ?= auto
+THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.PHONY: demo test test-all lint types zoo mnist14 bench clean
+
+$(BIN)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --requirement constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --no-deps torchattacks==3.5.1
+	touch $@
+
+demo: $(BIN)/.installed
+	$(BIN)/robustode run quickstart --out runs/demo --force
+
+test: $(BIN)/.installed
+	$(THREADS) $(BIN)/python -m pytest -n $(JOBS) -m "not gpu"
+
+lint: $(BIN)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(BIN)/.installed
+	$(BIN)/pyright
+
+# The bundled checkpoints, by the commands in their headers.
+ZOO := robustode/models/zoo
+zoo: $(BIN)/.installed
+	$(BIN)/robustode train snode --data digits --out $(ZOO)/snode-digits.safetensors --force
+	$(BIN)/robustode train layered --data digits --out $(ZOO)/layered-digits.safetensors --force
+	$(BIN)/robustode train resnet --data digits --out $(ZOO)/resnet-digits.safetensors --force
+
+# The published table of reports/mnist14 (needs ROBUSTODE_DATA).
+mnist14: $(BIN)/.installed
+	mkdir -p runs/mnist14-models
+	for arch in snode layered resnet; do \
+	  test -f runs/mnist14-models/$$arch-mnist14.safetensors || \
+	  $(BIN)/robustode train $$arch --data mnist14 --out runs/mnist14-models/$$arch-mnist14.safetensors || exit 1; \
+	done
+	$(BIN)/robustode run mnist14 --out runs/mnist14 --resume
+
+bench: $(BIN)/.installed
+	$(BIN)/python benchmarks/sweep.py
+	$(BIN)/python benchmarks/minimal_norm.py
+
+clean:
+	rm -rf runs dist build .pytest_cache .ruff_cache
