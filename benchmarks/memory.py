@@ -21,8 +21,10 @@ with torch.no_grad():
     model.weight.mul_(5.0)
 x = torch.rand(n, 1, 14, 14, generator=g)
 y = torch.cat([model(part).argmax(1) for part in x.split(500)])
-data = Data(name="random", split="all", x=x, y=y, index=torch.arange(n), bounds=(0.0, 1.0), classes=10, caption="random")
-run = ro.evaluate(model, data, attacks=attacks, eps={"linf": [0.05], "l2": [0.5]}, out=sys.argv[4], allow_low_accuracy=True)
+index = torch.arange(n)
+data = Data(name="random", split="all", x=x, y=y, index=index, bounds=(0.0, 1.0), classes=10, caption="random")
+eps = {"linf": [0.05], "l2": [0.5]}
+run = ro.evaluate(model, data, attacks=attacks, eps=eps, out=sys.argv[4], allow_low_accuracy=True)
 print(len(run.records), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 """
 

@@ -51,9 +51,8 @@ def main() -> None:
     for model in args.model or ["zoo:snode-digits", "zoo:layered-digits", "zoo:resnet-digits"]:
         for suite in ("minimal-l2", "minimal-linf"):
             run = ro.evaluate(model, args.data, attacks=suite, limit=args.limit)
-            print(
-                f"\n{model}, {suite}, {run.meta['data']['caption']}, clean {run.meta['models'][0]['clean_accuracy']:.1%}"
-            )
+            clean = run.meta["models"][0]["clean_accuracy"]
+            print(f"\n{model}, {suite}, {run.meta['data']['caption']}, clean accuracy {clean:.1%}")
             print(table(run, suite).to_string(index=False, float_format=lambda value: f"{value:.4g}"))
 
 

@@ -83,7 +83,7 @@ class Flow:
         return out
 
     def _advance(self, x: Tensor, n: int, record: list[tuple[Stage, ...]] | None, inputs: bool) -> Tensor:
-        """One step; appends its stages to `record` if there is one. `x` is not changed."""
+        """One step, in place unless the stages' inputs are kept; appends its stages to `record` if there is one."""
         values: list[Tensor] = []
         stages: list[Stage] = []
         for i in range(self.tableau.stages):
@@ -95,24 +95,26 @@ class Flow:
                 stages.append(Stage(self.activation.slope(value), z if inputs else None))
         if record is not None:
             record.append(tuple(stages))
-        out = x
+        out = x.clone() if inputs else x
         for b, value in zip(self.tableau.b, values, strict=True):
             if b:
-                out = torch.add(out, value, alpha=self.step * b)
+                out.add_(value, alpha=self.step * b)
         return out
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x(T) for x(0) of shape (batch, features); stores nothing."""
+        x = x.clone()
         for n in range(self.steps):
             x = self._advance(x, n, None, False)
         return x
 
     def states(self, x: Tensor) -> Iterator[Tensor]:
         """Yield x at depths 0, h, 2h, ..., T."""
-        yield x
+        x = x.clone()
+        yield x.clone()
         for n in range(self.steps):
             x = self._advance(x, n, None, False)
-            yield x
+            yield x.clone()
 
     def record(self, x: Tensor, *, inputs: bool = False) -> tuple[Tensor, Tape]:
         """Return x(T) and the tape that `tangent` and `adjoint` read; `inputs` keeps what weight derivatives need."""
@@ -121,16 +123,17 @@ class Flow:
         starts: list[Tensor] = []
         stages: list[tuple[Stage, ...]] = []
         last = (self.steps - 1) // segment * segment
+        x = x.clone()
         for n in range(self.steps):
             if n % segment == 0:
-                starts.append(x)
+                starts.append(x if inputs else x.clone())
             x = self._advance(x, n, stages if n >= last else None, inputs)
         return x, Tape(tuple(starts), segment, tuple(stages), inputs)
 
     def _segment(self, tape: Tape, s: int) -> tuple[tuple[Stage, ...], ...]:
         if s == len(tape.starts) - 1:
             return tape.stages
-        x, stages = tape.starts[s], []
+        x, stages = tape.starts[s].clone(), []
         for n in range(s * tape.segment, (s + 1) * tape.segment):
             x = self._advance(x, n, stages, tape.inputs)
         return tuple(stages)
@@ -169,36 +172,46 @@ class Flow:
             gradient: (weight, bias) tensors shaped as the knots, to which the gradient of Σ λ(T)·x(T) with respect to
                 the knots is added; needs a tape with inputs and a 2-D `adjoint`.
         """
-        many = adjoint.dim() == 3
+        adjoint = adjoint.clone(memory_format=torch.contiguous_format)
         for s in reversed(range(len(tape.starts))):
             stages_of = self._segment(tape, s)
             for offset in reversed(range(len(stages_of))):
-                n = s * tape.segment + offset
-                adjoint = self._adjoint_step(n, stages_of[offset], adjoint, many, gradient)
+                self._adjoint_step(s * tape.segment + offset, stages_of[offset], adjoint, gradient)
         return adjoint
 
     def _adjoint_step(
-        self, n: int, stages: tuple[Stage, ...], adjoint: Tensor, many: bool, gradient: tuple[Tensor, Tensor] | None
-    ) -> Tensor:
-        pulled: list[Tensor | None] = [None] * len(stages)  # cotangent of each stage's input
+        self, n: int, stages: tuple[Stage, ...], adjoint: Tensor, gradient: tuple[Tensor, Tensor] | None
+    ) -> None:
+        """Pull `adjoint` back over one step, in place: λ ← λ + h Σ_i ν_i with ν_i = W_iᵀ (σ'_i ⊙ μ_i).
+
+        μ_i = b_i λ + h Σ_{j>i} a_ji ν_j is what reaches the value of stage i, in units of h.
+        """
+        rows = adjoint.view(-1, adjoint.shape[-1])
+        before = adjoint if len(stages) == 1 else adjoint.clone()
+        pulled: dict[int, Tensor] = {}
         for i in reversed(range(len(stages))):
-            # μ_i = h (b_i λ + Σ_{j>i} a_ji ν_j): what reaches the value of stage i
-            mu = adjoint * (self.step * self.tableau.b[i]) if self.tableau.b[i] else None
-            for j in range(i + 1, len(stages)):
-                a, nu = self.tableau.a[j][i], pulled[j]
-                if a and nu is not None:
-                    mu = nu * (self.step * a) if mu is None else torch.add(mu, nu, alpha=self.step * a)
+            mu = self._reaching(i, before, pulled)
             if mu is None:
                 continue
-            mu = mu.mul_(stages[i].slope.unsqueeze(1) if many else stages[i].slope)
+            slope = stages[i].slope
+            mu = mu * (slope.unsqueeze(1) if adjoint.dim() == 3 else slope)
             if gradient is not None:
                 self._accumulate(gradient, n, i, mu, stages[i].input)
             weight = self._interpolate(self.weight, n, i)
-            pulled[i] = (mu.reshape(-1, mu.shape[-1]) @ weight).reshape(mu.shape)
-        for nu in pulled:
-            if nu is not None:
-                adjoint = adjoint + nu
-        return adjoint
+            if i == 0:
+                rows.addmm_(mu.view(rows.shape), weight, alpha=self.step)
+            else:
+                pulled[i] = (mu.view(rows.shape) @ weight).view(adjoint.shape)
+                adjoint.add_(pulled[i], alpha=self.step)
+
+    def _reaching(self, i: int, adjoint: Tensor, pulled: dict[int, Tensor]) -> Tensor | None:
+        b = self.tableau.b[i]
+        mu = None if b == 0 else adjoint if b == 1 else adjoint * b
+        for j, nu in pulled.items():
+            a = self.tableau.a[j][i]
+            if a:
+                mu = nu * (self.step * a) if mu is None else torch.add(mu, nu, alpha=self.step * a)
+        return mu
 
     def _accumulate(self, gradient: tuple[Tensor, Tensor], n: int, i: int, mu: Tensor, z: Tensor | None) -> None:
         if z is None:
@@ -206,8 +219,8 @@ class Flow:
         k, w = self.positions[n][i]
         for knot, share in ((k, 1.0 - w), (k + 1, w)):
             if share:
-                gradient[0][knot].addmm_(mu.t(), z, alpha=share)
-                gradient[1][knot].add_(mu.sum(0), alpha=share)
+                gradient[0][knot].addmm_(mu.t(), z, alpha=share * self.step)
+                gradient[1][knot].add_(mu.sum(0), alpha=share * self.step)
 
 
 class Solve(torch.autograd.Function):
