@@ -3,7 +3,8 @@
 from robustode.training.cost import Cost
 from robustode.training.fit import fit
 from robustode.training.ncg import NCGConfig
-from robustode.training.recipes import RECIPES, Recipe, build, provenance, recipe
+from robustode.training.provenance import provenance
+from robustode.training.recipes import RECIPES, Recipe, build, recipe
 from robustode.training.result import Diverged, Progress, TrainingResult
 from robustode.training.sgd import SGDConfig
 

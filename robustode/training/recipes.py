@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any
 
-import torch
 from torch import nn
 
 from robustode.data.dataset import Data
@@ -19,7 +17,6 @@ from robustode.models.snode import SNODEConfig
 from robustode.training.checks import check_names
 from robustode.training.cost import Cost
 from robustode.training.ncg import NCGConfig
-from robustode.training.result import TrainingResult
 from robustode.training.sgd import SGDConfig
 
 _FROM_DATA = frozenset({"input_shape", "classes"})
@@ -79,16 +76,51 @@ class Recipe:
         return replace(self, model=model, optimiser=self.optimiser.replace(cost=cost, **training))
 
 
-_SNODE_GENERIC = {"horizon": 3.0, "steps": 20, "knots": 10}
-_LAYERED_GENERIC = {"horizon": 3.0, "steps": 15}
+_CENTRED = {"background": -1.0, "foreground": 1.0}  # for data whose lower bound is not a background
+_STAGES = {"width": 16, "blocks": (1, 1)}
+_SMALL_NCG = NCGConfig(epochs=25, batch=100, length=0.3, averaging=2.0)
+_SMALL_SGD = SGDConfig(epochs=40, batch=50, learning_rate=1.0)
+_SMALL_RESNET = SGDConfig(epochs=15, batch=50, learning_rate=0.1, weight_decay=5e-4)
+_LARGE_NCG = NCGConfig(epochs=16, batch=500, length=0.3, averaging=1.0)
+_LARGE_SGD = SGDConfig(epochs=12, batch=100, learning_rate=1.0)
+_LARGE_RESNET = SGDConfig(epochs=4, batch=100, learning_rate=0.1, weight_decay=5e-4)
+_MOONS_NCG = NCGConfig(epochs=20, batch=1000, iterations=10, length=0.3, averaging=1.0)
+_SPIRALS_NCG = NCGConfig(epochs=30, batch=500, iterations=20, length=0.1, averaging=1.0)
+_SPIRALS_ADAM = SGDConfig(method="adam", epochs=60, batch=50, learning_rate=0.02)
 
-_GENERIC = (
-    Recipe(arch="snode", model=_SNODE_GENERIC, optimiser=NCGConfig(epochs=20, batch=100, length=0.3, averaging=2.0)),
-    Recipe(arch="layered", model=_LAYERED_GENERIC, optimiser=SGDConfig(epochs=30, batch=50, learning_rate=1.0)),
-    Recipe(arch="resnet", optimiser=SGDConfig(epochs=15, batch=50, learning_rate=0.1, weight_decay=5e-4)),
+_SNODES = (
+    Recipe(arch="snode", model={"steps": 20, "knots": 10, **_CENTRED}, optimiser=_SMALL_NCG),
+    Recipe(arch="snode", data="digits", model={"steps": 20, "knots": 10}, optimiser=_SMALL_NCG),
+    Recipe(arch="snode", data="mnist14", model={"steps": 30, "knots": 15}, optimiser=_LARGE_NCG),
+    Recipe(arch="snode", data="fashion-mnist14", model={"steps": 30, "knots": 15}, optimiser=_LARGE_NCG),
+    Recipe(arch="snode", data="mnist", model={"steps": 16, "knots": 8}, optimiser=_LARGE_NCG.replace(epochs=3)),
+    Recipe(arch="snode", data="fashion-mnist", model={"steps": 16, "knots": 8}, optimiser=_LARGE_NCG.replace(epochs=3)),
+    Recipe(
+        arch="snode", data="moons", model={"horizon": 5.0, "steps": 20, "knots": 10, **_CENTRED}, optimiser=_MOONS_NCG
+    ),
+    Recipe(arch="snode", data="spirals", model={"horizon": 10.0, "steps": 40, **_CENTRED}, optimiser=_SPIRALS_NCG),
 )
-_KNOWN: tuple[Recipe, ...] = ()
-RECIPES: dict[tuple[str, str | None], Recipe] = {(r.arch, r.data): r for r in (*_GENERIC, *_KNOWN)}
+_TWINS = (
+    Recipe(arch="layered", model={"steps": 15, **_CENTRED}, optimiser=_SMALL_SGD),
+    Recipe(arch="layered", data="digits", model={"steps": 15}, optimiser=_SMALL_SGD),
+    Recipe(arch="layered", data="mnist14", model={"steps": 15}, optimiser=_LARGE_SGD),
+    Recipe(arch="layered", data="fashion-mnist14", model={"steps": 15}, optimiser=_LARGE_SGD),
+    Recipe(arch="layered", data="mnist", model={"steps": 8}, optimiser=_LARGE_SGD.replace(epochs=3)),
+    Recipe(arch="layered", data="fashion-mnist", model={"steps": 8}, optimiser=_LARGE_SGD.replace(epochs=3)),
+    Recipe(arch="layered", data="moons", model={"horizon": 5.0, "steps": 20, **_CENTRED}, optimiser=_SMALL_SGD),
+    Recipe(arch="layered", data="spirals", model={"horizon": 5.0, "steps": 20, **_CENTRED}, optimiser=_SPIRALS_ADAM),
+)
+_CONVOLUTIONAL = (
+    Recipe(arch="resnet", model=_STAGES, optimiser=_SMALL_RESNET),
+    Recipe(arch="resnet", data="digits", model=_STAGES, optimiser=_SMALL_RESNET),
+    Recipe(arch="resnet", data="mnist14", model=_STAGES, optimiser=_LARGE_RESNET),
+    Recipe(arch="resnet", data="fashion-mnist14", model=_STAGES, optimiser=_LARGE_RESNET),
+    Recipe(arch="resnet", data="mnist", model=_STAGES, optimiser=_LARGE_RESNET.replace(epochs=2)),
+    Recipe(arch="resnet", data="fashion-mnist", model=_STAGES, optimiser=_LARGE_RESNET.replace(epochs=2)),
+)
+RECIPES: dict[tuple[str, str | None], Recipe] = {
+    (found.arch, found.data): found for found in (*_SNODES, *_TWINS, *_CONVOLUTIONAL)
+}
 
 
 def recipe(arch: str, data_name: str | None = None) -> Recipe:
@@ -115,42 +147,3 @@ def build(recipe: Recipe, data: Data, seed: int = 0) -> nn.Module:
         raise TrainingError(f"data '{data.name}'", expected="known bounds", got="none", fix=fix)
     config = {**recipe.model, "bounds": bounds, "input_shape": tuple(data.x.shape[1:]), "classes": data.classes}
     return architecture(recipe.arch)(seed=seed, **config)
-
-
-def provenance(recipe: Recipe, result: TrainingResult, command: str, seed: int) -> dict[str, Any]:
-    """Return what a checkpoint's header says of its training, JSON-able and the same for the same command.
-
-    Keys: command, seed, epochs (complete ones), interrupted, cost (factors), cost_terms (on the training data),
-    optimiser (name and configuration), accuracy (test, a fraction; None without test data), train_accuracy, versions.
-    """
-    values = asdict(recipe.optimiser)
-    return {
-        "command": command,
-        "seed": seed,
-        "epochs": result.epochs_done,
-        "interrupted": result.interrupted,
-        "cost": values.pop("cost"),
-        "cost_terms": result.cost,
-        "optimiser": {"name": recipe.optimiser.name, **values},
-        "accuracy": result.test_accuracy,
-        "train_accuracy": result.train_accuracy,
-        "versions": versions(),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of python, torch, numpy and robustode."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    import numpy
-
-    try:
-        own = version("robustode")
-    except PackageNotFoundError:  # run from a source tree that is not installed
-        own = "not installed"
-    return {
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "numpy": numpy.__version__,
-        "robustode": own,
-    }
