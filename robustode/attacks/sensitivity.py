@@ -10,7 +10,7 @@ from torch import Tensor
 
 from robustode.attacks.base import AttackResult, Randomness, assess, check_inputs
 from robustode.attacks.confident import most_confident
-from robustode.attacks.norms import check_norm
+from robustode.attacks.norms import check_norm, per_sample
 from robustode.attacks.paper import paper_search
 from robustode.attacks.search import Plane, Search
 from robustode.errors import AttackError, BudgetError, unknown
@@ -38,10 +38,12 @@ class Effort:
 
 
 SETTINGS = {
-    "fast": Effort(classes=3, approach=6, keep=1, polish=8),
+    "fast": Effort(classes=4, approach=5, keep=3, polish=8),
     "thorough": Effort(classes=0, approach=12, keep=3, polish=20),
 }
 CONVERGED = 1e-3  # largest KKT residual of a point that is called converged
+SMALLEST_SHARE = 1 / 8  # a row whose step was halved this far is finished
+PROMISING = 1.3  # rows further than this times the best of their sample are not polished
 CHUNK = 256  # samples searched together
 STRETCH = (1.2, 1.5, 2.0, 3.0, 5.0, 10.0)  # factors tried where the approach stopped short of a boundary
 
@@ -201,8 +203,7 @@ def _approach(search: Search, candidate: Tensor | None, plane: Plane, iterations
     x = search.x0
     beta = torch.full((len(rows),), damping, dtype=x.dtype, device=x.device)
     for _ in range(iterations):
-        shape = (-1, *([1] * (x.dim() - 1)))
-        step = beta.reshape(shape) * (plane.point - x)
+        step = per_sample(beta, x) * (plane.point - x)
         predicted = (plane.gradient * step).flatten(1).sum(1)
         x = x + step
         before = plane.margin
@@ -240,33 +241,34 @@ def _best_of_each_sample(search: Search) -> Tensor:
     return torch.arange(search.samples, device=best.device) * per_sample + best
 
 
+def _promising(search: Search) -> Tensor:
+    """(rows,) bool: within `PROMISING` times the best distance of the same sample."""
+    best = search.best.reshape(search.samples, -1)
+    return (best <= PROMISING * best.amin(1, keepdim=True)).reshape(-1)
+
+
 def _polish(search: Search, effort: Effort) -> Tensor:
     """Slide along the boundary to a KKT point: project from the clean input, find the boundary again on that ray.
 
     A step is accepted only if the distance falls; else it is halved. Rows whose residual is small are finished.
     """
-    active = torch.isfinite(search.best).nonzero().squeeze(1)
     kkt = torch.full_like(search.best, torch.inf)
     share = torch.ones(len(search.x0), dtype=search.x0.dtype, device=search.x0.device)
-    if len(active):
-        search.ray(active, search.best_x[active], evaluations=effort.probes)
-    for i in range(effort.polish + 1):
+    active = torch.isfinite(search.best).nonzero().squeeze(1)
+    search.ray(active, search.best_x[active], evaluations=effort.probes)
+    active = active[_promising(search)[active]]
+    for _ in range(effort.polish):
         if len(active) == 0:
-            break
+            return kkt
         x, before = search.best_x[active], search.best[active]
         plane = search.plane(active, x)
         kkt[active] = (1 - plane.length / before).clamp_min(0)
-        if i == effort.polish:
-            break
-        going = kkt[active] > 1e-4
-        active, x, before = active[going], x[going], before[going]
-        if len(active) == 0:
-            break
-        point, gradient = plane.point[going], plane.gradient[going]
-        shape = (-1, *([1] * (x.dim() - 1)))
-        point = x + share[active].reshape(shape) * (point - x)
-        slope = (gradient * (point - search.x0[active])).flatten(1).sum(1)
-        search.ray(active, point, evaluations=effort.probes, slope=slope)
-        better = search.best[active] < before * (1 - 1e-6)
+        step = per_sample(share[active], x) * (plane.point - x)
+        slope = (plane.gradient * (x + step - search.x0[active])).flatten(1).sum(1)
+        search.ray(active, x + step, evaluations=effort.probes, slope=slope)
+        better = search.best[active] < before * (1 - 1e-4)
         share[active] = torch.where(better, (share[active] * 2).clamp_max(1.0), share[active] / 2)
+        active = active[(kkt[active] > 1e-4) & (share[active] >= SMALLEST_SHARE)]
+    if len(active):
+        kkt[active] = (1 - search.plane(active, search.best_x[active]).length / search.best[active]).clamp_min(0)
     return kkt
