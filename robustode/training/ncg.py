@@ -103,8 +103,8 @@ class NCG:
         self._rest = rest_point(model)
         per_epoch = max(1, batches // config.epochs)
         self._keep = math.exp(-1 / (config.averaging * per_epoch)) if config.averaging else 0.0
-        self._mean = torch.zeros_like(self.path())
-        self._share = 0.0  # Σ of the weights in the running mean
+        self._mean = self.path()
+        self._share = 0.0  # Σ of the factors in the running mean; 0 while it is still the initial path
 
     @torch.no_grad()
     def step(self, x: Tensor, y: Tensor) -> BatchReport:
@@ -125,16 +125,16 @@ class NCG:
                 break
             point, previous = moved, Previous(v, d)
         if math.isfinite(point.terms.total):
-            self._mean.mul_(self._keep).add_(self.path(), alpha=1 - self._keep)
+            self._mean.mul_(self._keep if self._share else 0.0).add_(self.path(), alpha=1 - self._keep)
             self._share = self._keep * self._share + 1 - self._keep
         correct = correct_count(self._model, first.state, y)
         return BatchReport(terms=first.terms, correct=correct, final=point.terms.total)
 
     def export(self) -> dict[str, Tensor]:
-        """Return a copy of the state dict, with the averaged weights."""
+        """Return a copy of the state dict, with the weights averaged over all complete mini-batches (the initial ones
+        before the first)."""
         state = {name: value.detach().clone() for name, value in self._model.state_dict().items()}
-        if self._share:
-            state["weight"], state["bias"] = (part.clone() for part in self._split(self._mean / self._share))
+        state["weight"], state["bias"] = (part.clone() for part in self._split(self._mean / (self._share or 1.0)))
         return state
 
     def path(self) -> Tensor:

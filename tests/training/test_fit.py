@@ -9,13 +9,13 @@ from robustode.errors import DataError, TrainingError
 from robustode.models.layered import Layered
 from robustode.models.resnet import ResNet
 from robustode.training.fit import fit
-from robustode.training.ncg import NCGConfig
+from robustode.training.ncg import NCG, NCGConfig
 from robustode.training.result import Diverged
 from robustode.training.sgd import SGDConfig
 from tests.training.problems import data, snode
 
-NCG = NCGConfig(epochs=3, batch=20)
-SGD = SGDConfig(epochs=3, batch=20, learning_rate=0.3)
+BY_NCG = NCGConfig(epochs=3, batch=20)
+BY_SGD = SGDConfig(epochs=3, batch=20, learning_rate=0.3)
 
 
 def trained(config, *, seed=0, **options):
@@ -24,7 +24,7 @@ def trained(config, *, seed=0, **options):
     return model, fit(model, data(), recipe=config, seed=seed, **options)
 
 
-@pytest.mark.parametrize("config", [NCG, SGD])
+@pytest.mark.parametrize("config", [BY_NCG, BY_SGD])
 def test_the_same_seed_gives_the_same_bits(config):
     torch.manual_seed(1)
     first, one = trained(config)
@@ -47,7 +47,7 @@ def test_resnet_is_reproducible_with_its_buffers():
     assert any("running_mean" in k for k in states[0])
 
 
-@pytest.mark.parametrize("config", [NCG, SGD])
+@pytest.mark.parametrize("config", [BY_NCG, BY_SGD])
 def test_test_data_change_nothing(config):
     alone, without = trained(config)
     watched, with_test = trained(config, test=data(seed=1))
@@ -58,7 +58,7 @@ def test_test_data_change_nothing(config):
 
 def test_progress_and_history():
     seen = []
-    _, result = trained(NCG, on_progress=seen.append)
+    _, result = trained(BY_NCG, on_progress=seen.append)
     assert [(p.epoch, p.batch) for p in seen] == [(e, b) for e in (1, 2, 3) for b in (1, 2, 3)]
     assert {(p.epochs, p.batches) for p in seen} == {(3, 3)}
     assert seen[0].loss == pytest.approx(math.log(3), abs=0.2)  # of untrained weights: before the step
@@ -84,7 +84,7 @@ def test_mini_batches_are_nearly_equal_parts_of_a_permutation(monkeypatch):
     assert not torch.equal(rows[0], rows[1])
 
 
-@pytest.mark.parametrize("config", [NCG, SGD])
+@pytest.mark.parametrize("config", [BY_NCG, BY_SGD])
 def test_interruption_keeps_what_was_learnt(config):
     def interrupt(progress):
         if (progress.epoch, progress.batch) == (2, 2):
@@ -108,9 +108,29 @@ def test_interruption_in_the_first_mini_batch_keeps_the_initial_weights():
 
     model = Stopping(input_shape=(6,), classes=3, steps=4)
     before = model.weight.detach().clone()
-    result = fit(model, data(), recipe=SGD)
+    result = fit(model, data(), recipe=BY_SGD)
     assert (result.interrupted, result.epochs_done) == (True, 0)
     assert torch.equal(model.weight, before)
+
+
+@pytest.mark.parametrize("complete", [0, 1])
+def test_interruption_in_the_middle_of_a_step_keeps_the_last_complete_mini_batch(monkeypatch, complete):
+    config, calls, line = NCGConfig(batch=20, iterations=3, averaging=0), [], NCG.line
+    expected, model = snode(seed=4), snode(seed=4)
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(0))[:20]
+    if complete:
+        config.trainer(expected, 1).step(data().x[order].double(), data().y[order])
+
+    def interrupting(self, point, d, y):
+        calls.append(d)
+        if len(calls) == 3 * complete + 2:  # one iteration of this mini-batch has moved the weights
+            raise KeyboardInterrupt
+        return line(self, point, d, y)
+
+    monkeypatch.setattr(NCG, "line", interrupting)
+    assert fit(model, data(), recipe=config).interrupted
+    assert torch.equal(model.weight, expected.weight)
+    assert len(calls) == 3 * complete + 2
 
 
 class Poison(Layered):
@@ -132,13 +152,13 @@ def test_divergence_stops_and_gives_back_the_last_complete_epoch(value, got):
         rf"training diverged: expected a finite cost below \d+.*, got {got}.* in epoch 2, mini-batch 2. The weights "
     )
     with pytest.raises(Diverged, match=message + r"kept are those after epoch 1. Use a smaller") as caught:
-        fit(model, data(), recipe=SGD)
+        fit(model, data(), recipe=BY_SGD)
     result = caught.value.result
     assert isinstance(caught.value, TrainingError)
     assert (result.epochs_done, result.interrupted) == (1, False)
     clean = Layered(input_shape=(6,), classes=3, steps=4).double()
     weights = []
-    fit(clean, data(), recipe=SGD, on_progress=lambda p: weights.append(clean.weight.detach().clone()))
+    fit(clean, data(), recipe=BY_SGD, on_progress=lambda p: weights.append(clean.weight.detach().clone()))
     assert torch.equal(model.weight, weights[2])
 
 
@@ -151,7 +171,7 @@ def test_divergence_in_the_first_epoch_gives_back_the_initial_weights():
         Diverged,
         match=r"expected a finite cost, got nan in epoch 1, mini-batch 1. The weights kept are the initial ones",
     ):
-        fit(model, data(), recipe=NCG)
+        fit(model, data(), recipe=BY_NCG)
     assert torch.equal(model.bias, before)
 
 
@@ -159,7 +179,7 @@ def test_a_slope_that_is_not_finite_stops_the_training(monkeypatch):
     trainer = "robustode.training.ncg.NCG.gradient"
     monkeypatch.setattr(trainer, lambda self, point, y: torch.full_like(self.path(), math.nan))
     with pytest.raises(Diverged, match=r"got a slope that is not finite in epoch 1, mini-batch 1. The weights"):
-        trained(NCG)
+        trained(BY_NCG)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +200,7 @@ def test_data_that_cannot_be_trained_on(changes, error, message):
     model = snode()
     before = model.weight.detach().clone()
     with pytest.raises(error, match=message):
-        fit(model, data(**changes), recipe=NCG)
+        fit(model, data(**changes), recipe=BY_NCG)
     assert torch.equal(model.weight, before)
 
 
@@ -189,11 +209,11 @@ def test_nan_in_the_data_and_in_the_test_data():
     broken.x[3, 2] = math.nan  # after `Data` looked
     message = "data 'clusters': expected finite inputs, got NaN or infinity. Remove or repair them."
     with pytest.raises(TrainingError, match=message):
-        fit(snode(), broken, recipe=NCG)
+        fit(snode(), broken, recipe=BY_NCG)
     with pytest.raises(TrainingError, match=message):
-        fit(snode(), data(), recipe=NCG, test=broken)
+        fit(snode(), data(), recipe=BY_NCG, test=broken)
 
 
 def test_bad_seed():
     with pytest.raises(TrainingError, match="training option seed: expected a whole number ≥ 0, got -1"):
-        fit(snode(), data(), recipe=NCG, seed=-1)
+        fit(snode(), data(), recipe=BY_NCG, seed=-1)
