@@ -14,7 +14,6 @@ from robustode.evaluation.plan import make_plan
 from robustode.evaluation.protocol import ModelEntry, Protocol, build_protocol
 from robustode.evaluation.rundir import RunDir
 from robustode.evaluation.runner import Listener, execute
-from robustode.models import load_model
 from robustode.reporting.figures import write_figures
 from robustode.reporting.html import write_report
 from robustode.reporting.views import write_tables
@@ -32,7 +31,7 @@ def run_protocol(
     out: str | Path | None = None,
     *,
     data: Any = None,
-    modules: Sequence[nn.Module] | None = None,
+    modules: Sequence[nn.Module | None] | None = None,
     data_root: str | Path | None = None,
     device: str = "cpu",
     command: str = "robustode.run_protocol",
@@ -85,10 +84,10 @@ def evaluate(
     Raises:
         RobustODEError: anything that does not fit, before anything is written.
     """
-    several: list[str | Path | nn.Module] = [*model] if isinstance(model, list | tuple) else [model]  # type: ignore
+    several = [model] if isinstance(model, str | Path | nn.Module) else list(model)
     if not several:
         raise OptionError("model", expected="at least one model", got="none")
-    objects = any(isinstance(one, nn.Module) for one in several)
+    modules = [one if isinstance(one, nn.Module) else None for one in several]
     names = [type(one).__name__ if isinstance(one, nn.Module) else str(one) for one in several]
     named = isinstance(data, str | Path)
     values = {
@@ -98,12 +97,11 @@ def evaluate(
         "data": str(data) if named else None,
         **options,
     }
-    loaded = [one if isinstance(one, nn.Module) else load_model(one) for one in several] if objects else None
     return run_protocol(
         build_protocol(values, "evaluation"),
         out,
         data=None if named else data,
-        modules=loaded,
+        modules=modules,
         data_root=data_root,
         device=device,
         command="robustode.evaluate(...)",

@@ -42,6 +42,8 @@ class AttackResult:
         nfe: (batch,) float64, evaluations of the right-hand side of the ODE; None if unknown.
         converged: (batch,) bool, the attack's own stopping test; None if it has none.
         kkt: (batch,) float64, residual of the optimality conditions of the minimal-norm problem; None if it has none.
+        returned: (batch, *input_shape), the points as they were before failures became clean inputs, for the harness to
+            judge; None if they are `x_adv`.
     """
 
     x_adv: Tensor
@@ -53,6 +55,7 @@ class AttackResult:
     nfe: Tensor | None = None
     converged: Tensor | None = None
     kkt: Tensor | None = None
+    returned: Tensor | None = None
 
     def __post_init__(self) -> None:
         batch = self.x_adv.shape[0]
@@ -162,5 +165,9 @@ def assess(
     gap = torch.where(clean_wrong, 0.0, torch.where(ok, gap, math.inf))
     keep = (ok & ~clean_wrong).reshape(-1, *([1] * (x.dim() - 1)))
     return AttackResult(
-        x_adv=torch.where(keep, x_adv, x).detach(), status=status, distance=gap, adv_pred=adv_pred, **extra
+        x_adv=torch.where(keep, x_adv, x).detach(),
+        status=status,
+        distance=gap,
+        adv_pred=adv_pred,
+        **{"returned": x_adv.detach(), **extra},
     )

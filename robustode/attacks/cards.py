@@ -1,103 +1,19 @@
-"""Attack cards: one TOML file for each attack, with its implementation, every parameter, its norm and its paper."""
+"""Cards and suites by name or path: what `--attacks` and `--also` stand for."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from robustode.attacks.adapters.foolbox import build_foolbox
 from robustode.attacks.adapters.foolbox import is_minimal as foolbox_is_minimal
-from robustode.attacks.adapters.python import build_python
-from robustode.attacks.adapters.torchattacks import build_torchattacks
 from robustode.attacks.adapters.torchattacks import is_minimal as torchattacks_is_minimal
-from robustode.attacks.base import Attack
-from robustode.attacks.direction import OneStepAttack
-from robustode.attacks.norms import NORMS, Norm
-from robustode.attacks.sensitivity import SensitivityAttack
+from robustode.attacks.card import LIBRARIES, OWN, Card, make_card, read_card
+from robustode.attacks.norms import NORMS, check_norm
 from robustode.errors import AttackError, unknown
 from robustode.resources import read_toml, shipped
 
-OWN: dict[str, Callable[..., Attack]] = {"sensitivity": SensitivityAttack, "one-step": OneStepAttack}
-LIBRARIES = ("robustode", "torchattacks", "foolbox", "python")
-
-
-class Card(BaseModel):
-    """One attack as the tables name it.
-
-    Attributes:
-        name: file stem, or the shorthand it was asked for by.
-        implementation: "robustode:sensitivity", "torchattacks:PGD", "foolbox:L2DeepFoolAttack", "python:FILE.py:fn".
-        norm: norm of the ball or of the distance.
-        kind: "minimal" (one run, minimal norm) or "budget" (one run for each ε).
-        params: parameters of the implementation; lengths in raw-input units.
-        per_eps: parameters that are this number times ε (a step size, say).
-        seeded: whether its draws follow the run's seed; every attack here is reproducible.
-        paper: where it was published.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    title: str
-    implementation: str
-    norm: Norm
-    kind: Literal["minimal", "budget"]
-    params: dict[str, Any] = Field(default_factory=dict)
-    per_eps: dict[str, float] = Field(default_factory=dict)
-    paper: str = ""
-    source: str = Field(default="", description="folder that a python: file is relative to")
-
-    @property
-    def library(self) -> str:
-        """The part of the implementation before the colon."""
-        return self.implementation.partition(":")[0]
-
-    def params_at(self, eps: float | None) -> dict[str, Any]:
-        """Return the parameters as they are at radius ε."""
-        scaled = {key: factor * eps for key, factor in self.per_eps.items()} if eps is not None else {}
-        return {**self.params, **scaled}
-
-    def build(self, eps: float | None) -> Attack:
-        """Return the attack at radius ε (None for a minimal-norm one).
-
-        Raises:
-            AttackError: unknown implementation, or parameters that it does not take.
-            MissingDependency: its library is not installed.
-        """
-        library, _, name = self.implementation.partition(":")
-        radius = None if self.kind == "minimal" else eps
-        params = self.params_at(radius)
-        if library == "robustode":
-            return self._own(name, radius, params)
-        minimal = self.kind == "minimal"
-        if library == "torchattacks":
-            return build_torchattacks(name, norm=self.norm, eps=radius, params=params, minimal=minimal)
-        if library == "foolbox":
-            return build_foolbox(name, norm=self.norm, eps=radius, params=params, minimal=minimal)
-        base = Path(self.source) if self.source else None
-        spec = self.implementation
-        return build_python(spec, norm=self.norm, eps=radius, params=params, minimal=minimal, base=base)
-
-    def _own(self, name: str, eps: float | None, params: Mapping[str, Any]) -> Attack:
-        if name not in OWN:
-            raise unknown("RobustODE attack", name, OWN, AttackError)
-        known = {"sensitivity": ("setting", "damping", "kappa", "step", "steps"), "one-step": ("kind",)}[name]
-        for key in params:
-            if key not in known:
-                raise unknown(f"parameter of robustode:{name}", key, known, AttackError)
-        return OWN[name](norm=self.norm, eps=eps, **params)
-
-    def resolved(self) -> dict[str, Any]:
-        """Return what defines the attack, for the protocol's hash: every parameter, and a hash of the user's code."""
-        out = self.model_dump(mode="json", exclude={"source"})
-        if self.library == "python":
-            file = Path(self.source or ".") / self.implementation.split(":")[1]
-            out["code"] = hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else ""
-        return out
+_SUITE_KEYS = ("title", "attacks", "suites")
 
 
 def card_names() -> tuple[str, ...]:
@@ -110,63 +26,9 @@ def suite_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in (shipped("attacks") / "suites").glob("*.toml")))
 
 
-def read_card(path: Path) -> Card:
-    """Read one card.
-
-    Raises:
-        AttackError: the file is missing or not TOML, a key is unknown or missing, or a value is not allowed.
-    """
-    values = read_toml(path, "attack card", AttackError)
-    values = {"name": path.stem, "source": str(path.parent.resolve()), **values}
-    return _card(values, f"attack card '{path}'")
-
-
-def _card(values: dict[str, Any], what: str) -> Card:
-    library = str(values.get("implementation", "")).partition(":")[0]
-    if library not in LIBRARIES:
-        raise unknown(f"library of {what}", library, LIBRARIES, AttackError)
-    if library != "python":
-        values["source"] = ""
-    try:
-        card = Card.model_validate(values)
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        fix = "Compare it with a shipped card in attacks/."
-        raise AttackError(f"{what} is not valid: {problems}", fix=fix) from None
-    return card
-
-
-def read_suite(path: Path, *, seen: tuple[Path, ...] = ()) -> list[Card]:
-    """Read a suite: TOML with `title`, `attacks` (names or paths of cards) and `suites` (names or paths of suites)."""
-    values = read_toml(path, "suite", AttackError)
-    extra = sorted(set(values) - {"title", "attacks", "suites"})
-    if extra:
-        raise unknown(f"key in suite '{path}'", extra[0], ("title", "attacks", "suites"), AttackError)
-    if path.resolve() in seen:
-        raise AttackError(f"suite '{path}'", expected="suites that do not include themselves", got="a cycle")
-    cards: list[Card] = []
-    for name in values.get("suites", []):
-        cards += read_suite(_find_suite(str(name), path.parent), seen=(*seen, path.resolve()))
-    cards += [read_card(_find_card(str(name), path.parent)) for name in values.get("attacks", [])]
-    return list({card.name: card for card in cards}.values())
-
-
-def _candidates(name: str, base: Path, folder: Path) -> list[Path]:
-    return [base / name, base / f"{name}.toml", folder / f"{name}.toml", Path(name)]
-
-
-def _find_card(name: str, base: Path) -> Path:
-    for path in _candidates(name, base, shipped("attacks")):
-        if path.is_file():
-            return path
-    raise unknown("attack card", name, card_names(), AttackError)
-
-
-def _find_suite(name: str, base: Path) -> Path:
-    for path in _candidates(name, base, shipped("attacks") / "suites"):
-        if path.is_file():
-            return path
-    raise unknown("suite", name, suite_names(), AttackError)
+def is_shorthand(name: str) -> bool:
+    """Whether a name is an implementation ("sensitivity", "torchattacks:PGD"), which takes norms and parameters."""
+    return name in OWN or name.partition(":")[0] in LIBRARIES
 
 
 def resolve(
@@ -175,68 +37,124 @@ def resolve(
     """Return the cards that a name stands for.
 
     Args:
-        name: a suite or a card, by name or path; or a shorthand: "sensitivity", "one-step", "torchattacks:NAME",
-            "foolbox:NAME", "python:FILE.py:fn" (these need a norm and take `params`); "none" for no attack.
+        name: a shipped suite or card; the path of one, with or without ".toml"; a shorthand: "sensitivity", "one-step",
+            "torchattacks:NAME", "foolbox:NAME", "python:FILE.py:fn" (these need a norm and take `params`); or "none"
+            for no attack.
         norms: norms asked for. They select the cards of a suite, and are the norms of a shorthand.
         params: parameters of a shorthand.
-        base: folder that relative paths are tried in first.
+        base: folder that relative paths are tried in first, before the current one.
 
     Raises:
-        AttackError: nothing of that name, a shorthand without norm, or parameters for a card or suite.
+        AttackError: nothing of that name, a shorthand without norm, parameters for a card or suite, or a file that is
+            not valid.
+        BudgetError: an unknown norm.
+        MissingDependency: a shorthand whose library is not installed.
     """
+    for norm in norms:
+        check_norm(norm)
     if name == "none":
         return []
-    library = name.partition(":")[0]
-    if name in OWN or (":" in name and library in LIBRARIES):
+    if is_shorthand(name):
         return _shorthand(name, norms, dict(params or {}), base)
     if params:
         fix = "Write a card of your own, or name the implementation (torchattacks:PGD) together with --norm."
         raise AttackError(f"parameters for '{name}'", expected="none: its cards fix them", got=sorted(params), fix=fix)
-    where = base or Path()
-    for path in _candidates(name, where, shipped("attacks") / "suites"):
+    path = _find(name, base)
+    if path is None:
+        if ":" in name:
+            raise unknown(f"library of attack '{name}'", name.partition(":")[0], LIBRARIES, AttackError)
+        raise unknown("suite or attack", name, (*suite_names(), *card_names(), "none", *OWN), AttackError)
+    is_card = "implementation" in read_toml(path, "suite or card", AttackError)
+    return _of_norms([read_card(path)] if is_card else read_suite(path), norms, name)
+
+
+def _find(name: str, base: Path | None) -> Path | None:
+    """A shipped suite or card of that name, else a file; a file that has a shipped name is written with its path."""
+    cards = shipped("attacks")
+    places = [folder / f"{name}.toml" for folder in (cards / "suites", cards)] if Path(name).name == name else []
+    for folder in (base or Path(), Path()):
+        places += [folder / name, folder / f"{name}.toml"]
+    return next((path for path in places if path.is_file()), None)
+
+
+def read_suite(path: Path, *, seen: tuple[Path, ...] = ()) -> list[Card]:
+    """Read a suite: TOML with `title`, `attacks` (names or paths of cards) and `suites` (names or paths of suites).
+
+    Paths are relative to the suite; a card that comes twice is taken once.
+
+    Raises:
+        AttackError: not valid, no attacks at all, or it includes itself.
+    """
+    values = read_toml(path, "suite", AttackError)
+    for key, value in values.items():
+        if key not in _SUITE_KEYS:
+            raise unknown(f"key of suite '{path}'", key, _SUITE_KEYS, AttackError)
+        if key != "title" and not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
+            raise AttackError(f"'{key}' of suite '{path}'", expected="a list of names", got=repr(value))
+    if path.resolve() in seen:
+        raise AttackError(f"suite '{path}'", expected="suites that do not include themselves", got="a cycle")
+    cards: list[Card] = []
+    for name in values.get("suites", []):
+        found = _beside(path, name, shipped("attacks") / "suites", "suite", suite_names())
+        cards += read_suite(found, seen=(*seen, path.resolve()))
+    for name in values.get("attacks", []):
+        cards.append(read_card(_beside(path, name, shipped("attacks"), "attack card", card_names())))
+    if not cards:
+        raise AttackError(f"suite '{path}'", expected="at least one attack", got="none")
+    return distinct(cards)
+
+
+def _beside(suite: Path, name: str, folder: Path, kind: str, names: Sequence[str]) -> Path:
+    for path in (suite.parent / name, suite.parent / f"{name}.toml", folder / f"{name}.toml"):
         if path.is_file():
-            values = read_toml(path, "suite or card", AttackError)
-            cards = [read_card(path)] if "implementation" in values else read_suite(path)
-            return _of_norms(cards, norms, name)
-    if (shipped("attacks") / f"{name}.toml").is_file():
-        return _of_norms([read_card(shipped("attacks") / f"{name}.toml")], norms, name)
-    names = (*suite_names(), *card_names(), "none", *OWN)
-    raise unknown("suite or attack", name, names, AttackError)
+            return path
+    raise unknown(f"{kind} in suite '{suite}'", name, names, AttackError)
+
+
+def distinct(cards: Sequence[Card]) -> list[Card]:
+    """Return the cards without repetitions; different ones of one name become NAME, NAME#2, ..."""
+    out: dict[str, Card] = {}
+    for card in cards:
+        name, number = card.name, 1
+        while name in out and out[name].model_copy(update={"name": card.name}) != card:
+            number += 1
+            name = f"{card.name}#{number}"
+        out[name] = card.model_copy(update={"name": name})
+    return list(out.values())
 
 
 def _of_norms(cards: list[Card], norms: Sequence[str], name: str) -> list[Card]:
     chosen = [card for card in cards if not norms or card.norm in norms]
     if not chosen:
-        has = sorted({card.norm for card in cards})
-        raise AttackError(f"attacks of '{name}'", expected=f"a norm among {', '.join(has)}", got=", ".join(norms))
+        has = ", ".join(sorted({card.norm for card in cards}))
+        raise AttackError(f"attacks of '{name}'", expected=f"a norm among {has}", got=", ".join(norms))
     return chosen
 
 
 def _shorthand(name: str, norms: Sequence[str], params: dict[str, Any], base: Path | None) -> list[Card]:
     implementation = f"robustode:{name}" if name in OWN else name
+    library, _, rest = implementation.partition(":")
     if not norms:
         fix = f"Add --norm, for example --norm linf; the norms are {', '.join(NORMS)}."
         raise AttackError(f"attack '{name}' given by its implementation", expected="a norm", got="none", fix=fix)
-    library, _, rest = implementation.partition(":")
-    if library == "torchattacks":
-        minimal = torchattacks_is_minimal(rest)
-    elif library == "foolbox":
-        minimal = foolbox_is_minimal(rest)
-    else:
-        minimal = implementation == "robustode:sensitivity"
     stem = rest.rpartition(":")[2] if library == "python" else rest
+    common = {
+        "title": name,
+        "implementation": implementation,
+        "kind": "minimal" if _is_minimal(library, rest) else "budget",
+        "params": params,
+        "source": str((base or Path()).resolve()),
+    }
+    prefix = "" if library == "robustode" else f"{library}-"
     return [
-        _card(
-            {
-                "name": f"{stem}-{norm}" if library == "robustode" else f"{library}-{stem}-{norm}",
-                "title": name,
-                "implementation": implementation,
-                "norm": norm,
-                "kind": "minimal" if minimal else "budget",
-                "params": params,
-                "source": str((base or Path()).resolve()),
-            },
-            f"attack '{name}'",
-        )
-        for norm in norms
+        make_card({**common, "name": f"{prefix}{stem}-{norm}", "norm": norm}, f"attack '{name}'")
+        for norm in dict.fromkeys(norms)
     ]
+
+
+def _is_minimal(library: str, name: str) -> bool:
+    if library == "torchattacks":
+        return torchattacks_is_minimal(name)
+    if library == "foolbox":
+        return foolbox_is_minimal(name)
+    return library == "robustode" and name == "sensitivity"

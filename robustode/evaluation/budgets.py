@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from robustode.attacks.norms import check_norm
 from robustode.errors import BudgetError
@@ -22,6 +23,19 @@ def parse_radius(text: str) -> float:
     return value
 
 
+def parse_radii(value: Any) -> tuple[float, ...]:
+    """Return the radii, ascending and each once, of a number, a text ("4/255,8/255") or a list of them.
+
+    Raises:
+        BudgetError: none at all, or one that is not a positive finite number.
+    """
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, Sequence) else [value]
+    radii = {parse_radius(str(part)) for part in parts}
+    if not radii:
+        raise BudgetError("eps", expected="at least one radius", got="none")
+    return tuple(sorted(radii))
+
+
 def parse_budgets(texts: Sequence[str], norms: Sequence[str]) -> dict[str, tuple[float, ...]]:
     """Return {norm: radii in ascending order} from values of `--eps`.
 
@@ -32,21 +46,20 @@ def parse_budgets(texts: Sequence[str], norms: Sequence[str]) -> dict[str, tuple
     Raises:
         BudgetError: unreadable, not positive, a bare value with several norms, or a norm that no attack has.
     """
-    out: dict[str, set[float]] = {}
+    known = sorted(set(norms))
+    if texts and not known:
+        raise BudgetError("eps", expected="none, as there are no attacks", got=f"'{texts[0]}'")
+    out: dict[str, list[float]] = {}
     for text in texts:
         name, equals, radii = text.partition("=")
         if not equals:
-            if len(set(norms)) != 1:
+            if len(known) != 1:
+                what = f"eps '{text}' with attacks of several norms ({', '.join(known)})"
                 fix = "Name the norm: --eps linf=4/255,8/255 --eps l2=0.5, or choose one with --norm."
-                raise BudgetError(
-                    f"eps '{text}' with attacks of several norms ({', '.join(sorted(set(norms)))})",
-                    expected="NORM=RADIUS",
-                    got="a bare value",
-                    fix=fix,
-                )
-            name, radii = norms[0], text
+                raise BudgetError(what, expected="NORM=RADIUS", got="a bare value", fix=fix)
+            name, radii = known[0], text
         norm = check_norm(name.strip())
-        if norm not in norms:
-            raise BudgetError("eps", expected=f"a norm of this run ({', '.join(sorted(set(norms)))})", got=f"'{norm}'")
-        out.setdefault(norm, set()).update(parse_radius(part) for part in radii.split(","))
-    return {norm: tuple(sorted(values)) for norm, values in out.items()}
+        if norm not in known:
+            raise BudgetError("eps", expected=f"a norm of this run ({', '.join(known)})", got=f"'{norm}'")
+        out.setdefault(norm, []).extend(parse_radii(radii))
+    return {norm: parse_radii(values) for norm, values in out.items()}

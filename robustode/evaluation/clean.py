@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from robustode.errors import ModelError
 from robustode.evaluation.eot import answers_differently
-from robustode.evaluation.judge import Judge
+from robustode.evaluation.plan import Plan
+from robustode.evaluation.planned import PlannedModel
 
-if TYPE_CHECKING:
-    from robustode.evaluation.plan import Plan, PlannedModel
-
+MARGIN = 0.05  # what the accuracy may fall short of the recorded one
 CAUSES = (
     "Likely causes: a missing or doubled normalisation (--mean/--std, --normalise), inputs in another range "
     "(--bounds), another order of channels or classes, another data set or split. To go on all the same: "
@@ -36,45 +34,52 @@ class CleanAccuracy:
         return self.correct / self.n
 
 
-def clean_answers(judge: Judge, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the judge's (prediction, margin) at the clean inputs."""
-    with torch.no_grad():
-        return judge.answer(x, y)
-
-
-def check_clean(plan: Plan, model: PlannedModel, judge: Judge, x: Tensor, clean: CleanAccuracy) -> None:
+def check_clean(plan: Plan, model: PlannedModel, x: Tensor, clean: CleanAccuracy) -> None:
     """Stop before the first attack if the clean answers say that something is wrong.
 
+    Args:
+        plan: what will run.
+        model: one of its models.
+        x: clean inputs that are given to it several times, to see whether it answers alike.
+        clean: its accuracy, on all samples or some.
+
     Raises:
-        ModelError: the model answers differently on repeats and no `eot` is given; or the accuracy is within three
-            standard errors of chance (the largest class share), or more than five points and three standard errors
-            below the accuracy that the checkpoint records, and `allow_low_accuracy` is not set.
+        ModelError: the model answers differently on repeats and no `eot` is given; or, unless `allow_low_accuracy` is
+            set, the accuracy is no better than chance or far below the one that the checkpoint records.
     """
-    if plan.protocol.eot is None and answers_differently(judge.model, x):
+    if plan.protocol.eot is None and answers_differently(model.module, x):
         raise ModelError(
             f"model '{model.label}' answers differently when asked again",
             expected="a deterministic classifier in eval mode",
-            got="labels that change between repeats",
+            got="answers that change between repeats",
             fix="Average over its randomness with --eot N (the tables will say so).",
         )
     if plan.protocol.allow_low_accuracy:
         return
-    counts = torch.bincount(plan.data.y)
-    chance = float(counts.max()) / clean.n
-    error = math.sqrt(chance * (1 - chance) / clean.n)
-    if clean.accuracy <= chance + 3 * error and chance < 1:
-        raise ModelError(
-            f"clean accuracy of '{model.label}' is {clean.accuracy:.1%} of {clean.n} samples, no better than chance "
-            f"({chance:.1%})",
-            fix=CAUSES,
-        )
-    recorded = model.header_accuracy
-    if recorded is None:
-        return
-    spread = 3 * math.sqrt(max(recorded * (1 - recorded), 0.0) / clean.n)
-    if clean.accuracy < recorded - max(0.05, spread):
-        raise ModelError(
-            f"clean accuracy of '{model.label}' is {clean.accuracy:.1%} of {clean.n} samples, but its checkpoint "
-            f"records {recorded:.1%}",
-            fix=CAUSES,
-        )
+    what = f"clean accuracy of '{model.label}' is {clean.accuracy:.1%} of {clean.n} samples"
+    chance = float(torch.bincount(plan.data.y).max()) / len(plan.data)
+    if is_chance(clean, chance):
+        raise ModelError(f"{what}, no better than chance ({chance:.1%})", fix=CAUSES)
+    if model.header_accuracy is not None and is_below(clean, model.header_accuracy):
+        raise ModelError(f"{what}, but its checkpoint records {model.header_accuracy:.1%}", fix=CAUSES)
+
+
+def is_chance(clean: CleanAccuracy, chance: float) -> bool:
+    """Whether the accuracy is within three standard errors of chance, the share of the largest class.
+
+    Where so few samples cannot lie three standard errors above chance, only an accuracy of at most chance counts.
+    """
+    if chance >= 1:
+        return False
+    limit = chance + 3 * math.sqrt(chance * (1 - chance) / clean.n)
+    return clean.accuracy <= (limit if limit < 1 else chance)
+
+
+def is_below(clean: CleanAccuracy, recorded: float) -> bool:
+    """Whether the accuracy is more than five points, and more than three standard errors, below the one recorded.
+
+    The standard error is that of n samples at five points below, so that it is not zero where 100 % are recorded.
+    """
+    rate = min(max(recorded - MARGIN, 0.0), 1.0)
+    error = math.sqrt(rate * (1 - rate) / clean.n)
+    return clean.accuracy < recorded - max(MARGIN, 3 * error)

@@ -2,54 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from torch import Tensor, nn
 
 from robustode.models.base import Classifier
 from robustode.sensitivity.linearise import Linearisation, linearise
 
 
-class _CountBackward(torch.autograd.Function):
-    """The identity, whose backward counts its rows."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, counted: Counted) -> Tensor:
-        ctx.counted = counted
-        return logits.view_as(logits)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        ctx.counted.backwards += len(grads[0])
-        return grads[0], None
-
-
 class Counted(nn.Module):
     """The model at whose boundary the harness counts passes; `bare` is the model itself, which is not counted.
 
+    A backward is counted when a gradient arrives at the logits, so a second derivative of a loss that is not linear in
+    them counts once more. Inside `torch.func.vmap` a batch of derivatives counts as one.
+
     Attributes:
-        forwards, backwards: rows so far. A cotangent of the fused sweep counts as one backward row.
+        forwards, backwards: rows so far, times `draws`. A cotangent of the fused sweep counts as one backward row.
+        draws: passes of the model in one answer; more than one where answers are averaged (`Averaged`).
+        nfe: evaluations of the right-hand side in one pass, where the model says.
     """
 
     def __init__(self, model: Classifier) -> None:
         super().__init__()
         self.bare = model
         self.bounds, self.classes, self.input_shape = model.bounds, model.classes, model.input_shape
+        self.draws = int(getattr(model, "draws", 1))
         self.forwards = self.backwards = 0
-        nfe = getattr(model, "nfe", None)
-        if nfe is not None:
-            self.nfe = nfe
+        self.nfe: float | None = getattr(model, "nfe", None)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits of the model and count."""
-        self.forwards += len(x)
+        self.forwards += len(x) * self.draws
         logits = self.bare(x)
-        return _CountBackward.apply(logits, self) if logits.requires_grad else logits  # type: ignore[return-value]
+        if logits.requires_grad:
+            logits = logits.view_as(logits)
+            logits.register_hook(self._arrived)
+        return logits
+
+    def _arrived(self, gradient: Tensor) -> None:
+        self.backwards += len(gradient) * self.draws
 
     def linearise(self, x: Tensor) -> Linearisation:
         """Return the model's own linearisation, counted."""
-        self.forwards += len(x)
+        self.forwards += len(x) * self.draws
         return _CountedLinearisation(linearise(self.bare, x), self)
 
     def reset(self) -> None:
@@ -63,9 +56,9 @@ class _CountedLinearisation:
         self.logits = linear.logits
 
     def vjp(self, cotangent: Tensor) -> Tensor:
-        self._counted.backwards += cotangent.shape[:-1].numel()
+        self._counted.backwards += cotangent.shape[:-1].numel() * self._counted.draws
         return self._linear.vjp(cotangent)
 
     def jvp(self, delta: Tensor) -> Tensor:
-        self._counted.forwards += len(delta)
+        self._counted.forwards += len(delta) * self._counted.draws
         return self._linear.jvp(delta)

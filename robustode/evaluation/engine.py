@@ -13,41 +13,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from robustode.attacks.base import AttackResult, Status
-from robustode.attacks.cards import Card
+from robustode.attacks.adapters.rng import forked_rng
+from robustode.attacks.base import AttackResult, Randomness
+from robustode.attacks.card import Card
 from robustode.errors import AttackError
 from robustode.evaluation.counting import Counted
-from robustode.evaluation.judge import Judge, Verdict
-from robustode.evaluation.records import canonical_json
+from robustode.evaluation.judge import Verdict
+from robustode.evaluation.rows import Outcome, Shard, Subject, make_rows
 from robustode.evaluation.stored import Stored
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shard:
-    """The samples of one unit, on the model's device, with the judge's clean answers.
-
-    Attributes:
-        number: which shard.
-        x, y, index: clean inputs, labels, indices in the full split.
-        clean_pred, clean_margin: the judge's answer at the clean inputs.
-    """
-
-    number: int
-    x: Tensor
-    y: Tensor
-    index: Tensor
-    clean_pred: Tensor
-    clean_margin: Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class Subject:
-    """A model under evaluation."""
-
-    label: str
-    hash: str
-    counted: Counted
-    judge: Judge
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,26 +41,10 @@ class Unit:
     pred: Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Outcome:
-    verdict: Verdict
-    result: AttackResult | None
-    forwards: Tensor
-    backwards: Tensor
-    messages: tuple[str, ...]
-
-
 def seed_of(*parts: Any) -> int:
     """Return a 63-bit seed that depends on all of `parts`."""
     text = "\x1f".join(map(str, parts))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
-
-
-def _generators(card: Card, eps: float | None, subject: Subject, shard: Shard, seed: int, index: Tensor) -> Any:
-    """One generator a sample for our own attacks; for adapted ones a single one of (seed, model, attack, shard)."""
-    if card.library == "robustode":
-        return [torch.Generator().manual_seed(seed_of(seed, card.name, eps, int(i))) for i in index]
-    return torch.Generator().manual_seed(seed_of(seed, subject.hash, card.name, eps, shard.number))
 
 
 def run_unit(
@@ -102,71 +59,87 @@ def run_unit(
 ) -> Unit:
     """Attack the correctly classified samples of a shard at every budget, judge what came back, and make the records.
 
-    An attack that raises gives `error` rows with its message; the run goes on.
+    Every random draw, also those of a randomised model, follows from the seed, the model, the attack, its budget and
+    the shard. An attack that raises gives `error` rows with its message; the run goes on.
     """
-    minimal = isinstance(attack, Stored) or attack.kind == "minimal"
     todo = (shard.clean_pred == shard.y).nonzero().squeeze(1)
+    common = {"data": data, "seed": seed, "protocol": protocol}
+    best = _Best(shard)
     rows, timings = [], []
-    best = torch.full((len(shard.y),), math.inf, dtype=torch.float64, device=shard.x.device)
-    best_x, best_pred = shard.x.clone(), shard.clean_pred.clone()
-    for eps in [None] if minimal else list(radii):
+    for eps in [None] if attack.kind == "minimal" else list(radii):
         started = time.perf_counter()
         outcome = _attempt(subject, attack, shard, todo, eps, seed)
         seconds = time.perf_counter() - started
-        timings.append({"model": subject.label, "attack": attack.name, "norm": attack.norm, "eps": eps})
-        timings[-1] |= {"shard": shard.number, "samples": len(todo), "seconds": seconds}
-        if isinstance(outcome, _Outcome):
-            verdict = outcome.verdict
-            better = verdict.success & (verdict.distance < best[todo])
-            best[todo[better]] = verdict.distance[better]
-            best_x[todo[better]] = verdict.x_adv[better]
-            best_pred[todo[better]] = verdict.pred[better]
-        rows += _rows(subject, attack, shard, todo, eps, outcome, {"data": data, "seed": seed, "protocol": protocol})
-    found = torch.isfinite(best)
-    return Unit(
-        records=pd.DataFrame(rows),
-        timings=pd.DataFrame(timings),
-        sample=shard.index[found.cpu()],
-        x_adv=best_x[found].cpu(),
-        distance=best[found].cpu(),
-        pred=best_pred[found].cpu(),
-    )
+        if isinstance(outcome, Outcome):
+            best.take(todo, outcome.verdict)
+        rows += make_rows(subject, attack, shard, todo, eps, outcome, common)
+        place = {"model": subject.label, "attack": attack.name, "norm": attack.norm, "eps": eps, "shard": shard.number}
+        timings.append({**place, "samples": len(todo), "seconds": seconds})
+    return best.unit(shard, pd.DataFrame(rows), pd.DataFrame(timings))
+
+
+class _Best:
+    """The nearest adversarial of every sample of a shard so far."""
+
+    def __init__(self, shard: Shard) -> None:
+        self.distance = torch.full((len(shard.y),), math.inf, dtype=torch.float64, device=shard.x.device)
+        self.x, self.pred = shard.x.clone(), shard.clean_pred.clone()
+
+    def take(self, rows: Tensor, verdict: Verdict) -> None:
+        better = verdict.success & (verdict.distance < self.distance[rows])
+        self.distance[rows[better]] = verdict.distance[better]
+        self.x[rows[better]] = verdict.x_adv[better]
+        self.pred[rows[better]] = verdict.pred[better]
+
+    def unit(self, shard: Shard, records: pd.DataFrame, timings: pd.DataFrame) -> Unit:
+        found = torch.isfinite(self.distance)
+        return Unit(
+            records=records,
+            timings=timings,
+            sample=shard.index[found.cpu()],
+            x_adv=self.x[found].cpu(),
+            distance=self.distance[found].cpu(),
+            pred=self.pred[found].cpu(),
+        )
 
 
 def _attempt(
     subject: Subject, attack: Card | Stored, shard: Shard, todo: Tensor, eps: float | None, seed: int
-) -> _Outcome | str:
+) -> Outcome | str:
     """Return what one attack at one budget achieved, or the message of the exception that it raised."""
-    x, y, index = shard.x[todo], shard.y[todo], shard.index[todo.cpu()]
+    x, y = shard.x[todo], shard.y[todo]
     counted = subject.counted
     counted.reset()
-    messages = ("",) * len(x)
-    result = None
+    draws = torch.Generator().manual_seed(seed_of(seed, subject.hash, attack.name, eps, shard.number))
     try:
-        if isinstance(attack, Stored):
-            x_adv, there = attack.points(index, x)
-            messages = tuple("" if found else "not in the stored set" for found in there.tolist())
-        elif len(x) == 0:
-            x_adv = x
-        else:
-            generator = _generators(attack, eps, subject, shard, seed, index)
-            result = attack.build(eps)(counted, x, y, generator=generator)  # type: ignore[arg-type]
-            x_adv = result.x_adv
-        if x_adv.shape != x.shape:
-            raise AttackError("points returned", expected=f"shape {tuple(x.shape)}", got=tuple(x_adv.shape))
-        forwards, backwards = _passes(counted, result, len(x))
-        counted.reset()
-        verdict = subject.judge.judge(x, x_adv.to(x), y, norm=attack.norm, eps=eps)
+        with forked_rng(draws):
+            if isinstance(attack, Stored):
+                result = None
+                x_adv, there = attack.points(shard.index[todo.cpu()], x)
+                messages = tuple("" if found else "not in the stored set" for found in there.tolist())
+            elif len(x) == 0:
+                result, x_adv, messages = None, x, ()
+            else:
+                randomness = _generators(attack, eps, shard.index[todo.cpu()], seed, draws)
+                result = attack.build(eps)(counted, x.clone(), y.clone(), generator=randomness)
+                x_adv = result.x_adv if result.returned is None else result.returned
+                messages = ("",) * len(x)
+            forwards, backwards = _passes(counted, result, len(x))
+            if x_adv.shape != x.shape:
+                raise AttackError("points returned", expected=f"shape {tuple(x.shape)}", got=tuple(x_adv.shape))
+            verdict = subject.judge.judge(x, x_adv.to(x), y, norm=attack.norm, eps=eps)
     except Exception as error:
         text = str(error).strip().splitlines()
         return f"{type(error).__name__}: {text[0] if text else ''}"[:500]
-    return _Outcome(
-        verdict=verdict,
-        result=result,
-        forwards=forwards,
-        backwards=backwards,
-        messages=tuple(said or refused for said, refused in zip(messages, verdict.message, strict=True)),
-    )
+    messages = tuple(said or refused for said, refused in zip(messages, verdict.message, strict=True))
+    return Outcome(verdict=verdict, result=result, forwards=forwards, backwards=backwards, messages=messages)
+
+
+def _generators(card: Card, eps: float | None, index: Tensor, seed: int, shared: torch.Generator) -> Randomness:
+    """One generator a sample for our own attacks, whose draws then do not depend on batch-mates; else the unit's."""
+    if card.library == "robustode":
+        return [torch.Generator().manual_seed(seed_of(seed, card.name, eps, int(i))) for i in index]
+    return shared
 
 
 def _passes(counted: Counted, result: AttackResult | None, batch: int) -> tuple[Tensor, Tensor]:
@@ -174,65 +147,8 @@ def _passes(counted: Counted, result: AttackResult | None, batch: int) -> tuple[
     out = []
     for name, total in (("forwards", counted.forwards), ("backwards", counted.backwards)):
         own = None if result is None else getattr(result, name)
+        own = None if own is None else own.double() * counted.draws
         agrees = own is not None and abs(float(own.sum()) - total) < 0.5
-        out.append(own if own is not None and agrees else torch.full((batch,), total / max(batch, 1)).double())
+        share = torch.full((batch,), total / max(batch, 1), dtype=torch.float64)
+        out.append(own if own is not None and agrees else share)
     return out[0], out[1]
-
-
-def _rows(
-    subject: Subject,
-    attack: Card | Stored,
-    shard: Shard,
-    todo: Tensor,
-    eps: float | None,
-    outcome: _Outcome | str,
-    common: dict[str, Any],
-) -> list[dict[str, Any]]:
-    params = {"stored": attack.name} if isinstance(attack, Stored) else attack.params_at(eps)
-    place = {int(row): i for i, row in enumerate(todo)}
-    fixed = {
-        "model": subject.label,
-        "model_hash": subject.hash,
-        "attack": attack.name,
-        "params": canonical_json(params),
-        "norm": attack.norm,
-        "eps": eps,
-        "target": None,
-        **common,
-    }
-    index, label, pred = shard.index.tolist(), shard.y.tolist(), shard.clean_pred.tolist()
-    margin = shard.clean_margin.tolist()
-    rows = []
-    for row in range(len(label)):
-        clean = {"sample": index[row], "label": label[row], "clean_pred": pred[row], "clean_margin": margin[row]}
-        i = place.get(row)
-        if i is None:
-            found = {"status": Status.MISCLASSIFIED.value, "distance": 0.0, "adv_pred": pred[row]}
-            found |= {"adv_margin": margin[row], "forwards": 0.0, "backwards": 0.0, "nfe": 0.0, "message": ""}
-            found |= {"converged": None, "kkt": None}
-        elif isinstance(outcome, str):
-            found = {"status": Status.ERROR.value, "distance": math.inf, "message": outcome}
-            found |= dict.fromkeys(("adv_pred", "adv_margin", "forwards", "backwards", "nfe", "converged", "kkt"))
-        else:
-            found = _found(outcome, i, getattr(subject.counted, "nfe", None))
-        rows.append({**fixed, **clean, **found})
-    return rows
-
-
-def _found(outcome: _Outcome, i: int, nfe: float | None) -> dict[str, Any]:
-    verdict, result = outcome.verdict, outcome.result
-    success = bool(verdict.success[i])
-    forwards = float(outcome.forwards[i])
-    kkt = None if result is None or result.kkt is None else float(result.kkt[i])
-    return {
-        "status": (Status.SUCCESS if success else Status.FAILED).value,
-        "distance": float(verdict.distance[i]),
-        "adv_pred": int(verdict.pred[i]),
-        "adv_margin": float(verdict.margin[i]),
-        "forwards": forwards,
-        "backwards": float(outcome.backwards[i]),
-        "nfe": None if nfe is None else forwards * nfe,
-        "converged": None if result is None or result.converged is None else bool(result.converged[i]),
-        "kkt": kkt if kkt is not None and math.isfinite(kkt) else None,
-        "message": outcome.messages[i],
-    }

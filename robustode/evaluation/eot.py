@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from robustode.errors import OptionError
+from robustode.evaluation.judge import AGREE, same_answers
 from robustode.models.base import Classifier
 
 
@@ -21,6 +22,7 @@ class Averaged(nn.Module):
             raise OptionError("eot", expected="a number of draws ≥ 1", got=draws)
         self.model, self.draws = model, draws
         self.bounds, self.classes, self.input_shape = model.bounds, model.classes, model.input_shape
+        self.nfe: float | None = getattr(model, "nfe", None)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the mean logits."""
@@ -29,6 +31,7 @@ class Averaged(nn.Module):
 
 @torch.no_grad()
 def answers_differently(model: Classifier, x: Tensor, repeats: int = 4) -> bool:
-    """Return whether any label changes when the same batch is given to the model `repeats` times more."""
-    first = model(x).argmax(1)
-    return any(bool((model(x).argmax(1) != first).any()) for _ in range(repeats))
+    """Whether a label changes, or a logit by more than 1e-4 of the largest, when the batch is given again."""
+    first = model(x)
+    size = float(first.nan_to_num(0.0, 0.0, 0.0).abs().max()) if len(first) else 0.0
+    return not all(same_answers(first, model(x), AGREE * max(1.0, size)) for _ in range(repeats))

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from robustode.attacks.adapters.rng import forked_rng
+from robustode.attacks.card import Card
 from robustode.data import DatasetWriter
-from robustode.errors import AttackError, BudgetError
-from robustode.evaluation.clean import CleanAccuracy, check_clean, clean_answers
+from robustode.data.files import read_json
+from robustode.data.writer import HEADER, INDEX
+from robustode.errors import AttackError, BudgetError, RunError
+from robustode.evaluation.clean import CleanAccuracy, check_clean
 from robustode.evaluation.counting import Counted
-from robustode.evaluation.engine import Shard, Subject, Unit, run_unit
+from robustode.evaluation.engine import Unit, run_unit, seed_of
 from robustode.evaluation.judge import Judge
-from robustode.evaluation.plan import Plan, to_device
+from robustode.evaluation.plan import Plan
+from robustode.evaluation.planned import samples_for
 from robustode.evaluation.records import rows
+from robustode.evaluation.rows import Shard, Subject
+
+PROBE = 512  # samples of the clean accuracy that is looked at before the first attack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +34,7 @@ class Generated:
 
     Attributes:
         path: `dataset.json` of the set.
-        status: number of samples by status.
+        status: number of samples by status, of the shards made by this call (not of those kept on `resume`).
         errors: first message of an attack that raised; "" if none did.
     """
 
@@ -49,31 +60,89 @@ def generate(
     with the number of samples beyond the data themselves; finished shards are kept on `resume`.
 
     Args:
-        plan: made by `make_plan`; its budgets give ε of a budget attack.
+        plan: made by `make_plan`; the budgets of its protocol give ε of a budget attack.
         out: directory of the data set.
         format: "npz" or "safetensors".
+        command: command line, for `dataset.json`.
+        resume, force: go on with, or replace, what is in the directory.
         listen: called with (shards done, shards in all).
 
     Raises:
         AttackError: not exactly one model and one card.
         BudgetError: a budget attack without an ε, or with several.
+        ModelError: a clean accuracy that says that something is wrong.
         RunError: the directory cannot be used.
     """
-    if len(plan.models) != 1 or len(plan.cards) != 1 or plan.stored:
-        got = f"{len(plan.models)} models and {len(plan.cards)} attacks"
+    card, eps = _one_attack(plan)
+    subject = _subject(plan)
+    data, size, seed = plan.data, plan.protocol.shard, plan.protocol.seed
+    lo, hi = subject.counted.bounds
+    begun_by = _begun_by(out) if resume else None
+    writer = DatasetWriter(
+        out,
+        format=format,
+        bounds=(float(lo), float(hi)),
+        classes=int(subject.counted.classes),
+        input_shape=tuple(data.x.shape[1:]),
+        meta=_meta(plan, card, eps, command if begun_by is None else begun_by),
+        force=force,
+        resume=resume,
+    )
+    status: Counter[str] = Counter()
+    errors = ""
+    starts = range(0, len(data), size)
+    for number, start in enumerate(starts):
+        part = slice(start, start + size)
+        if not writer.done(number, len(data.index[part])):
+            shard = _shard(plan, subject, number, part)
+            radii = () if eps is None else (eps,)
+            unit = run_unit(subject, card, shard, radii=radii, data=data.name, seed=seed, protocol=plan.hash)
+            writer.write(number, **_columns(shard, unit))
+            status.update(unit.records["status"])
+            errors = errors or next(iter(rows(unit.records, status="error")["message"]), "")
+        if listen is not None:
+            listen(number + 1, len(starts))
+    return Generated(path=writer.close(), status=dict(status), errors=errors)
+
+
+def _one_attack(plan: Plan) -> tuple[Card, float | None]:
+    """Return the plan's only card, as it runs at its only ε (None for the minimal norm)."""
+    attacks = plan.attacks
+    if len(plan.models) != 1 or len(attacks.cards) != 1 or attacks.stored:
+        got = f"{len(plan.models)} models and {len(attacks.cards) + len(attacks.stored)} attacks"
         raise AttackError("generate", expected="one model and one attack card", got=got)
-    model, card = plan.models[0], plan.cards[0]
+    card = attacks.cards[0]
     radii = plan.protocol.budgets.get(card.norm, ())
     if len(radii) > 1 or (card.kind == "budget" and not radii):
         got = ", ".join(f"{r:g}" for r in radii) or "none"
         raise BudgetError(f"eps of attack '{card.name}'", expected="exactly one value", got=got, fix="Give one --eps.")
-    if card.kind == "minimal" and radii:
-        card = card.model_copy(update={"kind": "budget"})
-    eps = radii[0] if radii else None
-    data, size = plan.data, plan.protocol.shard
+    if not radii:
+        return card, None
+    return card.model_copy(update={"kind": "budget"}), radii[0]
+
+
+def _subject(plan: Plan) -> Subject:
+    """Return the plan's model, after a look at its clean accuracy on samples spread over the data."""
+    model, n = plan.models[0], len(plan.data)
     judge = Judge(model.module)
-    subject = Subject(label=model.label, hash=model.hash, counted=Counted(model.module), judge=judge)
-    meta = {
+    chosen = torch.arange(n) if n <= PROBE else torch.linspace(0, n - 1, PROBE).long()
+    x, y = (values[chosen.to(values.device)] for values in samples_for(model, plan.data))
+    with forked_rng(torch.Generator().manual_seed(seed_of(plan.protocol.seed, model.hash, "clean"))):
+        pred, _ = judge.answer(x, y)
+        check_clean(plan, model, x[:64], CleanAccuracy(correct=int((pred == y).sum()), n=len(y)))
+    return Subject(label=model.label, hash=model.hash, counted=Counted(model.module), judge=judge)
+
+
+def _shard(plan: Plan, subject: Subject, number: int, part: slice) -> Shard:
+    x, y = samples_for(plan.models[0], plan.data, part)
+    with forked_rng(torch.Generator().manual_seed(seed_of(plan.protocol.seed, subject.hash, "clean", number))):
+        pred, margin = subject.judge.answer(x, y)
+    return Shard(number=number, x=x, y=y, index=plan.data.index[part], clean_pred=pred, clean_margin=margin)
+
+
+def _meta(plan: Plan, card: Card, eps: float | None, command: str) -> dict[str, Any]:
+    model, data = plan.models[0], plan.data
+    return {
         "source": data.name,
         "split": data.split,
         "caption": data.caption,
@@ -88,40 +157,20 @@ def generate(
         "protocol": plan.hash,
         "command": command,
     }
-    box = (float(model.module.bounds[0]), float(model.module.bounds[1]))
-    shape = tuple(data.x.shape[1:])
-    x, y = to_device(plan, model, 0, min(len(data), 512))
-    pred, _ = clean_answers(judge, x, y)
-    check_clean(plan, model, judge, x[:64], CleanAccuracy(correct=int((pred == y).sum()), n=len(y)))
-    writer = DatasetWriter(
-        out, format=format, bounds=box, classes=int(model.module.classes), input_shape=shape, meta=meta,
-        force=force, resume=resume,
-    )  # fmt: skip
-    status: dict[str, int] = {}
-    errors = ""
-    starts = range(0, len(data), size)
-    for number, start in enumerate(starts):
-        x, y = to_device(plan, model, start, start + size)
-        if not writer.done(number, len(y)):
-            pred, margin = clean_answers(judge, x, y)
-            index = data.index[start : start + size]
-            shard = Shard(number=number, x=x, y=y, index=index, clean_pred=pred, clean_margin=margin)
-            unit = run_unit(
-                subject, card, shard, radii=radii, data=data.name, seed=plan.protocol.seed, protocol=plan.hash
-            )
-            writer.write(number, **_columns(shard, unit))
-            for name, count in unit.records["status"].value_counts().items():
-                status[str(name)] = status.get(str(name), 0) + int(count)
-            errors = errors or next(iter(rows(unit.records, status="error")["message"]), "")
-        if listen is not None:
-            listen(number + 1, len(starts))
-    return Generated(path=writer.close(), status=status, errors=errors)
+
+
+def _begun_by(out: Path) -> str | None:
+    """The command that began a data set, which a resumed one keeps; None if there is none."""
+    for name in (INDEX, HEADER):
+        if (out / name).is_file():
+            return str(read_json(out / name, RunError).get("meta", {}).get("command", ""))
+    return None
 
 
 def _columns(shard: Shard, unit: Unit) -> dict[str, Any]:
-    place = {int(i): row for row, i in enumerate(shard.index)}
+    place = {sample: row for row, sample in enumerate(shard.index.tolist())}
     x = shard.x.detach().cpu().clone()
-    x[[place[int(i)] for i in unit.sample]] = unit.x_adv.to(x)
+    x[[place[sample] for sample in unit.sample.tolist()]] = unit.x_adv.to(x)
     records = unit.records
     return {
         "x": x,

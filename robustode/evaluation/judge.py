@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustode.attacks.norms import ball_tolerance, distance
+from robustode.attacks.norms import ball_tolerance, distance, per_sample
 from robustode.models.base import Classifier
 
 AGREE = 1e-4  # largest difference of logits between a batch and its samples alone, for batches to be used
@@ -19,6 +19,14 @@ BATCH = 256
 def box_tolerance(bounds: tuple[float, float]) -> float:
     """Return by how much float32 arithmetic may leave the box, 2⁻²² (hi − lo); such a point is clipped, not refused."""
     return 2.0**-22 * (bounds[1] - bounds[0])
+
+
+def same_answers(first: Tensor, second: Tensor, tolerance: float = AGREE) -> bool:
+    """Whether two sets of logits (batch, classes) have the same labels and finite values within `tolerance`."""
+    finite = first.isfinite()
+    if not torch.equal(finite, second.isfinite()) or not torch.equal(first.argmax(1), second.argmax(1)):
+        return False
+    return not bool(((first - second)[finite].abs() > tolerance).any())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +73,8 @@ class Judge:
         """Compare a batch with some of its samples alone."""
         block = x[:BATCH]
         rows = torch.arange(0, len(block), max(1, len(block) // PROBE), device=x.device)[:PROBE]
-        batch = self.model(block)[rows]
         single = torch.cat([self.model(block[i : i + 1]) for i in rows.tolist()])
-        if not torch.equal(batch.isfinite(), single.isfinite()) or not torch.equal(batch.argmax(1), single.argmax(1)):
-            return False
-        return float((batch - single).nan_to_num(0.0, 0.0, 0.0).abs().max()) <= AGREE
+        return same_answers(self.model(block)[rows], single)
 
     def answer(self, x: Tensor, y: Tensor, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return (predicted class, margin in float64) at `x`; the margin is negative where the point is broken.
@@ -92,32 +97,38 @@ class Judge:
         A point is inside the ball if its distance is at most ε + τ (`ball_tolerance`); a minimal-norm attack (ε None)
         has no ball. A point outside the box by more than rounding, or not finite, is refused.
         """
+        x_adv = x_adv.detach()
         lo, hi = self.model.bounds
         slack = box_tolerance(self.model.bounds)
         flat = x_adv.flatten(1)
         finite = torch.isfinite(flat).all(1)
         in_box = finite & (flat >= lo - slack).all(1) & (flat <= hi + slack).all(1)
-        point = torch.where(finite.reshape(-1, *([1] * (x.dim() - 1))), x_adv, x).clamp(lo, hi)
+        point = torch.where(per_sample(finite, x), x_adv, x).clamp(lo, hi)
         pred, margin = self.answer(point, y, target)
         gap = distance(x, point, norm)
         limit = math.inf if eps is None else eps + ball_tolerance(eps, (lo, hi), x[0].numel() if len(x) else 1, norm)
-        broken = (pred != y) if target is None else (pred == target)
-        success = broken & in_box & (gap <= limit)
-        messages = []
-        for i in range(len(x)):
-            if not finite[i]:
-                messages.append("the attack returned a value that is not finite")
-            elif not in_box[i]:
-                messages.append("the attack returned a point outside the box")
-            elif gap[i] > limit:
-                messages.append(f"the attack returned a point at distance {float(gap[i]):.6g}, outside the ball")
-            else:
-                messages.append("")
+        in_ball = gap <= limit
+        success = ((pred != y) if target is None else (pred == target)) & in_box & in_ball
         return Verdict(
             x_adv=point,
             success=success,
             distance=torch.where(success, gap, math.inf),
             pred=pred,
             margin=margin,
-            message=tuple(messages),
+            message=_refusals(finite, in_box, in_ball, gap),
         )
+
+
+def _refusals(finite: Tensor, in_box: Tensor, in_ball: Tensor, gap: Tensor) -> tuple[str, ...]:
+    """Say of each point why it is refused, "" if it is not."""
+    messages = []
+    for is_finite, inside, near, far in zip(*(t.tolist() for t in (finite, in_box, in_ball, gap)), strict=True):
+        if not is_finite:
+            messages.append("the attack returned a value that is not finite")
+        elif not inside:
+            messages.append("the attack returned a point outside the box")
+        elif not near:
+            messages.append(f"the attack returned a point at distance {far:.6g}, outside the ball")
+        else:
+            messages.append("")
+    return tuple(messages)

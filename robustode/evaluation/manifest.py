@@ -11,15 +11,23 @@ import torch
 
 from robustode.attacks.norms import ball_tolerance
 from robustode.evaluation.clean import CleanAccuracy
-from robustode.evaluation.plan import Plan, PlannedModel
+from robustode.evaluation.plan import Plan
+from robustode.evaluation.planned import PlannedModel
 from robustode.evaluation.rundir import SCHEMA
-from robustode.evaluation.stored import Stored
+from robustode.evaluation.selection import resolved_attacks
 from robustode.models.base import parameters_like
 from robustode.versions import versions
 
 
-def manifest(plan: Plan, models: Sequence[tuple[PlannedModel, CleanAccuracy]], command: str) -> dict[str, Any]:
-    """Return run.json as it stands when a run begins: status "running", no errors, no files yet."""
+def manifest(plan: Plan, clean: Sequence[CleanAccuracy], command: str) -> dict[str, Any]:
+    """Return run.json as it stands when a run begins: status "running", no errors, no files yet.
+
+    Args:
+        plan: what runs.
+        clean: clean accuracies of its models; empty while they are not known.
+        command: command line.
+    """
+    answers = list(clean) or [None] * len(plan.models)
     data, protocol = plan.data, plan.protocol
     model = plan.models[0].module
     dimension = data.x[0].numel()
@@ -37,11 +45,11 @@ def manifest(plan: Plan, models: Sequence[tuple[PlannedModel, CleanAccuracy]], c
             "data": data.name,
             "split": data.split,
             "suite": protocol.attacks,
-            "attacks": [card.resolved() for card in plan.cards] + [_stored(one) for one in plan.stored],
+            "attacks": resolved_attacks(plan.attacks),
             "budgets": {norm: list(radii) for norm, radii in plan.budgets.items()},
         },
         "protocol_hash": plan.hash,
-        "models": [_model(planned, clean) for planned, clean in models],
+        "models": [_model(planned, known) for planned, known in zip(plan.models, answers, strict=True)],
         "data": {
             "name": data.name,
             "split": data.split,
@@ -60,38 +68,26 @@ def manifest(plan: Plan, models: Sequence[tuple[PlannedModel, CleanAccuracy]], c
             "device": str(parameters_like(model)[0]),
             "threads": torch.get_num_threads(),
         },
-        "skipped": list(plan.skipped),
+        "skipped": list(plan.attacks.skipped),
         "errors": [],
         "eot": protocol.eot,
         "files": {},
     }
 
 
-def _stored(one: Stored) -> dict[str, Any]:
-    return {
-        "name": one.name,
-        "title": "stored adversarials",
-        "implementation": "stored",
-        "norm": one.norm,
-        "kind": "minimal",
-        "params": {"stored": one.name},
-    }
-
-
-def _model(planned: PlannedModel, clean: CleanAccuracy) -> dict[str, Any]:
+def _model(planned: PlannedModel, clean: CleanAccuracy | None) -> dict[str, Any]:
     module = planned.module
+    counts = {} if clean is None else {"clean_accuracy": clean.accuracy, "clean_correct": clean.correct, "n": clean.n}
     return {
         "label": planned.label,
         "spec": planned.spec,
         "hash": planned.hash,
-        "arch": getattr(module, "arch", type(module).__name__),
+        "arch": planned.arch,
         "parameters": sum(p.numel() for p in module.parameters()),
         "bounds": list(module.bounds),
         "classes": int(module.classes),
         "input_shape": list(module.input_shape),
-        "clean_accuracy": clean.accuracy,
-        "clean_correct": clean.correct,
-        "n": clean.n,
+        **counts,
         "notes": list(planned.notes),
         "provenance": planned.provenance,
     }

@@ -8,52 +8,61 @@ from typing import Any
 
 from robustode.data.files import read_json
 from robustode.errors import RunError
-from robustode.evaluation.plan import Plan
+from robustode.evaluation.rundir import hash_files
 
-OWNED = ("records.parquet", "timings.parquet", "run.json", "report.html")
-OWNED_FOLDERS = ("shards", "adversarials", "tables", "figures")
+FILES = ("records.parquet", "timings.parquet", "run.json", "report.html")
+FOLDERS = ("shards", "adversarials", "tables", "figures")
 
 
-def check_directory(out: Path, plan: Plan, *, resume: bool, force: bool) -> None:
-    """Raise `RunError` unless `out` can take this run."""
+def check_directory(out: Path, meta: dict[str, Any], *, resume: bool, force: bool) -> None:
+    """Raise `RunError` unless `out` can take the run that `meta`, its run.json, describes."""
+    if resume and force:
+        raise RunError("resume and force", expected="one of them", got="both")
     if not out.exists():
         return
-    file = out / "run.json"
-    if resume:
-        if file.is_file():
-            _check_same(plan, read_json(file, RunError), out)
-        return
-    if not force:
+    what = f"output directory '{out}'"
+    if not (resume or force):
         fix = "Choose another --out, continue it with --resume, or replace it with --force."
-        raise RunError(
-            f"output directory '{out}'", expected="a directory that does not exist", got="it exists", fix=fix
-        )
-    if not out.is_dir() or (any(out.iterdir()) and not file.is_file()):
-        fix = "Choose another --out; --force replaces runs only."
-        raise RunError(f"output directory '{out}'", expected="an earlier run", got="something else", fix=fix)
+        raise RunError(what, expected="a directory that does not exist", got="it exists", fix=fix)
+    if out.is_dir() and not any(out.iterdir()):
+        return
+    old = read_json(out / "run.json", RunError) if (out / "run.json").is_file() else {}
+    if not {"schema", "protocol_hash"} <= set(old):
+        fix = "Choose another --out; --resume and --force take runs only."
+        raise RunError(what, expected="an earlier run", got="something else", fix=fix)
+    if resume:
+        _check_same(old, meta, out)
 
 
-def _check_same(plan: Plan, old: dict[str, Any], out: Path) -> None:
-    changed = []
-    if old.get("protocol_hash") != plan.hash:
-        changed.append("the protocol (attacks, budgets, data, seed or shard size)")
-    if [m.get("hash") for m in old.get("models", [])] != [model.hash for model in plan.models]:
-        changed.append("the models")
-    if old.get("data", {}).get("fingerprint") != plan.data.fingerprint:
-        changed.append("the data")
+def _check_same(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
+    facts = {
+        "the protocol (attacks, budgets, data, seed or shard size)": lambda meta: meta["protocol_hash"],
+        "the models": lambda meta: [(model["label"], model["hash"]) for model in meta["models"]],
+        "the data": lambda meta: meta["data"]["fingerprint"],
+        "whether adversarials are kept": lambda meta: meta["protocol"]["store"],
+        "the versions of libraries": lambda meta: meta["versions"],
+        "the device": lambda meta: meta["machine"]["device"],
+    }
+    changed = [name for name, fact in facts.items() if fact(old) != fact(new)]
     if changed:
         fix = "Give the same command as before, or start anew with --force."
-        raise RunError(
-            f"cannot resume '{out}'",
-            expected="the run that was interrupted",
-            got=f"changes in {', '.join(changed)}",
-            fix=fix,
-        )
+        got = f"changes in {', '.join(changed)}"
+        raise RunError(f"cannot resume '{out}'", expected="the run that was interrupted", got=got, fix=fix)
 
 
 def clear(out: Path) -> None:
     """Delete what a run writes, and nothing else."""
-    for name in OWNED:
+    for name in FILES:
         (out / name).unlink(missing_ok=True)
-    for name in OWNED_FOLDERS:
+    for name in FOLDERS:
         shutil.rmtree(out / name, ignore_errors=True)
+
+
+def own_files(out: Path) -> dict[str, str]:
+    """Return {relative path: sha256} of what a run wrote, without run.json, shards, others' and half-written files."""
+    hashed = hash_files(out)
+    return {name: digest for name, digest in hashed.items() if _is_own(Path(name))}
+
+
+def _is_own(path: Path) -> bool:
+    return not path.name.startswith(".") and (str(path) in FILES or path.parts[0] in FOLDERS)

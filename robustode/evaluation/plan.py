@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from robustode.attacks.cards import Card, resolve
 from robustode.data import CATALOGUE, Data, check_fits, default_budgets, load_data
-from robustode.errors import DataError, MissingDependency, ModelError, ProtocolError
-from robustode.evaluation.eot import Averaged
+from robustode.errors import DataError, ProtocolError
+from robustode.evaluation.planned import Known, PlannedModel, load_models, look_at
 from robustode.evaluation.protocol import Protocol, digest
-from robustode.evaluation.stored import Stored, read_stored
-from robustode.models import load_model, model_hash, peek
-from robustode.models.base import parameters_like
+from robustode.evaluation.selection import Selection, resolved_attacks, select_attacks
 
-
-@dataclass(frozen=True, kw_only=True)
-class PlannedModel:
-    """A model of a plan, with what its checkpoint says of it."""
-
-    label: str
-    spec: str
-    module: Any
-    hash: str
-    header_accuracy: float | None
-    provenance: dict[str, Any]
-    notes: tuple[str, ...] = ()
+Budgets = dict[str, tuple[float, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,33 +26,24 @@ class Plan:
         protocol: as given.
         data: the samples.
         models: loaded, on their device.
-        cards: attacks that can run, in order.
-        stored: adversarial data sets named by `also`.
-        skipped: [{attack, reason}] of cards whose library is missing.
-        budgets: {norm: radii} of the norms in use.
-        hash: of data, subset, cards, budgets, seed and shard size; models are not in it.
+        attacks: the attacks that run, and those that are skipped.
+        budgets: {norm: radii} of the norms in use, in order of first use.
+        hash: of data, subset, cards, budgets, seed, eot and shard size; models are not in it.
     """
 
     protocol: Protocol
     data: Data
     models: tuple[PlannedModel, ...]
-    cards: tuple[Card, ...]
-    stored: tuple[Stored, ...] = ()
-    skipped: tuple[dict[str, str], ...] = ()
-    budgets: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    hash: str = ""
-
-    @property
-    def norms(self) -> tuple[str, ...]:
-        """Norms of the attacks, in order of first use."""
-        return tuple(self.budgets)
+    attacks: Selection
+    budgets: Budgets
+    hash: str
 
 
 def make_plan(
     protocol: Protocol,
     *,
     data: Any = None,
-    modules: Sequence[nn.Module] | None = None,
+    modules: Sequence[nn.Module | None] | None = None,
     data_root: str | Path | None = None,
     device: str = "cpu",
 ) -> Plan:
@@ -76,169 +52,65 @@ def make_plan(
     Args:
         protocol: what to evaluate.
         data: data object in place of `protocol.data`.
-        modules: module objects in place of the models' names, one for each entry.
+        modules: module objects in place of the models' names, one for each entry; None keeps the name.
         data_root: folder of the real image sets.
         device: where the models run.
 
     Raises:
         RobustODEError: whatever does not fit, of the class of what it concerns.
     """
-    cards, stored, skipped = _attacks(protocol)
-    specs: list[Any] = list(modules) if modules is not None else [entry.model for entry in protocol.models]
-    known = [peek(spec) for spec in specs]
-    source = data if data is not None else protocol.data or _recorded_data(known, protocol)
-    samples = load_data(
-        source,
-        split=protocol.split,
-        limit=protocol.limit,
-        seed=protocol.seed,
-        root=data_root,
-        bounds=_known_bounds(protocol, source, known),
-    )
-    models = _load(protocol, specs, known, samples, device)
-    check_same_box(models)
+    attacks = select_attacks(protocol)
+    known = look_at(protocol, modules)
+    samples = _load_data(protocol, data, known, data_root)
+    models = load_models(protocol, known, samples, device)
     for model in models:
         check_fits(samples, model.module)
-    budgets = _budgets(protocol, (*cards, *stored), samples, models[0].module)
-    resolved = _resolved(protocol, cards, stored, budgets, samples)
+    for stored in attacks.stored:
+        stored.check_made_from(samples)
+    budgets = _budgets(protocol, attacks, samples, models[0].module)
     return Plan(
         protocol=protocol,
         data=samples,
         models=models,
-        cards=cards,
-        stored=stored,
-        skipped=skipped,
+        attacks=attacks,
         budgets=budgets,
-        hash=digest(resolved),
+        hash=_hash(protocol, attacks, budgets, samples),
     )
 
 
-def _known_bounds(protocol: Protocol, source: Any, known: Sequence[dict[str, Any]]) -> tuple[float, float] | None:
-    """Bounds for data that bring none of their own: those the user gave, else those of the first checkpoint."""
-    if isinstance(source, Data) or source in CATALOGUE:
-        return None
-    given = [entry.bounds for entry in protocol.models if entry.bounds]
-    recorded = [tuple(facts["header"].bounds) for facts in known if facts["header"] is not None]
-    return next(iter([*given, *recorded]), None)
+def _load_data(protocol: Protocol, given: Any, known: Sequence[Known], root: str | Path | None) -> Data:
+    """Read the data given, named, or recorded by the checkpoints."""
+    source = given
+    if source is None:
+        source = protocol.data or _recorded_data(known, protocol)
+        source = source if source in CATALOGUE else protocol.near(source)
+    bounds = None
+    if not isinstance(source, Data) and not (isinstance(source, str) and source in CATALOGUE):
+        candidates = [*(entry.bounds for entry in protocol.models), *(facts.bounds for facts in known)]
+        bounds = next((box for box in candidates if box is not None), None)
+    return load_data(source, split=protocol.split, limit=protocol.limit, seed=protocol.seed, root=root, bounds=bounds)
 
 
-def _resolved(
-    protocol: Protocol, cards: Sequence[Card], stored: tuple[Stored, ...], budgets: dict[str, Any], data: Data
-) -> dict[str, Any]:
-    return {
-        "attacks": [card.resolved() for card in cards],
-        "stored": [[one.name, one.norm, one.data.fingerprint] for one in stored],
-        "budgets": {norm: list(radii) for norm, radii in budgets.items()},
-        "data": data.fingerprint,
-        "split": data.split,
-        "seed": protocol.seed,
-        "shard": protocol.shard,
-        "eot": protocol.eot,
-    }
-
-
-def _attacks(protocol: Protocol) -> tuple[tuple[Card, ...], tuple[Stored, ...], tuple[dict[str, str], ...]]:
-    base = Path(protocol.base) if protocol.base else None
-    cards = resolve(protocol.attacks, norms=protocol.norms, params=_params_for(protocol, protocol.attacks), base=base)
-    stored: list[Stored] = []
-    for name in protocol.also:
-        folder = Path(name)
-        if folder.is_dir():
-            stored.append(read_stored(folder))
-        else:
-            cards += resolve(name, norms=protocol.norms, params=_params_for(protocol, name), base=base)
-    cards = list({card.name: card for card in cards}.values())
-    usable, skipped = [], []
-    for card in cards:
-        try:
-            card.build(0.1 if card.kind == "budget" else None)
-            usable.append(card)
-        except MissingDependency as error:
-            skipped.append({"attack": card.name, "reason": f"not installed ({error.library})"})
-    if cards and not usable:
-        raise MissingDependency(*_first_missing(cards))
-    return tuple(usable), tuple(stored), tuple(skipped)
-
-
-def _first_missing(cards: Sequence[Card]) -> tuple[str, str]:
-    for card in cards:
-        try:
-            card.build(0.1 if card.kind == "budget" else None)
-        except MissingDependency as error:
-            return error.library, error.extra
-    raise ProtocolError("no attack of the suite can run")
-
-
-def _params_for(protocol: Protocol, name: str) -> dict[str, Any] | None:
-    """Parameters go to the one shorthand there is: an implementation named by `attacks` or `also`."""
-    shorthand = ":" in name or name in ("sensitivity", "one-step")
-    if protocol.params and not shorthand and not any(":" in other for other in (protocol.attacks, *protocol.also)):
-        return protocol.params  # resolve() refuses them with its own message
-    return protocol.params if shorthand else None
-
-
-def _recorded_data(known: Sequence[dict[str, Any]], protocol: Protocol) -> str:
-    names = {entry.model: k["data"] for entry, k in zip(protocol.models, known, strict=True)}
-    distinct = sorted({name for name in names.values() if name is not None})
-    if len(distinct) == 1 and None not in names.values():
+def _recorded_data(known: Sequence[Known], protocol: Protocol) -> str:
+    names = [facts.data for facts in known]
+    distinct = sorted({name for name in names if name is not None})
+    if len(distinct) == 1 and None not in names:
         return distinct[0]
-    listing = ", ".join(f"{model}: {name or 'none recorded'}" for model, name in names.items())
+    models = [entry.label or facts.label for entry, facts in zip(protocol.models, known, strict=True)]
+    got = ", ".join(f"{model}: {name or 'none recorded'}" for model, name in zip(models, names, strict=True))
     fix = "Choose with --data, for example --data mnist."
     if len(distinct) > 1:
-        raise DataError("the models name different data", expected="one data set for all", got=listing, fix=fix)
-    raise DataError("no data given", expected="--data, or checkpoints that record it", got=listing, fix=fix)
+        raise DataError("the models name different data", expected="one data set for all", got=got, fix=fix)
+    raise DataError("no data given", expected="--data, or checkpoints that record it", got=got, fix=fix)
 
 
-def _load(
-    protocol: Protocol, specs: Sequence[Any], known: Sequence[dict[str, Any]], data: Data, device: str
-) -> tuple[PlannedModel, ...]:
-    used: Counter[str] = Counter()
-    models = []
-    for entry, spec, facts in zip(protocol.models, specs, known, strict=True):
-        name = entry.label or facts["label"]
-        used[name] += 1
-        label = name if used[name] == 1 else f"{name}#{used[name]}"
-        module = load_model(spec, device=device, sample=data.x[:1], default_bounds=data.bounds, **entry.options())
-        module.eval()
-        header = facts["header"]
-        hashed = model_hash(module)
-        models.append(
-            PlannedModel(
-                label=label,
-                spec=str(spec) if not isinstance(spec, nn.Module) else type(spec).__name__,
-                module=module if protocol.eot is None else Averaged(module, protocol.eot),  # type: ignore[arg-type]
-                hash=hashed,
-                header_accuracy=facts["accuracy"],
-                provenance=dict(header.provenance) if header is not None else {},
-                notes=tuple(getattr(module, "notes", ())),
-            )
-        )
-    return tuple(models)
-
-
-def check_same_box(models: Sequence[PlannedModel]) -> None:
-    """Raise `ModelError` unless all models have the same bounds and input shape: they share data and budgets."""
-    first = models[0].module
-    for model in models[1:]:
-        other = model.module
-        if tuple(other.bounds) != tuple(first.bounds) or tuple(other.input_shape) != tuple(first.input_shape):
-            raise ModelError(
-                f"model '{model.label}' beside '{models[0].label}'",
-                expected=f"bounds {tuple(first.bounds)} and input shape {tuple(first.input_shape)}",
-                got=f"{tuple(other.bounds)} and {tuple(other.input_shape)}",
-                fix="Evaluate them in separate runs.",
-            )
-
-
-def _budgets(
-    protocol: Protocol, attacks: Sequence[Card | Stored], data: Data, model: Any
-) -> dict[str, tuple[float, ...]]:
-    norms = tuple(dict.fromkeys(attack.norm for attack in attacks))
+def _budgets(protocol: Protocol, attacks: Selection, data: Data, model: Any) -> Budgets:
+    norms = tuple(dict.fromkeys(attack.norm for attack in (*attacks.cards, *attacks.stored)))
     for norm in protocol.budgets:
-        if norm not in norms and norms:
-            raise ProtocolError("budgets", expected=f"norms of the attacks ({', '.join(norms)})", got=f"'{norm}'")
-    dimension = data.x[0].numel()
-    default = default_budgets(data.name, tuple(model.bounds), dimension)
+        if norm not in norms:
+            expected = f"norms of the attacks ({', '.join(norms)})" if norms else "none, as there are no attacks"
+            raise ProtocolError("budgets", expected=expected, got=f"'{norm}'")
+    default = default_budgets(data.name, tuple(model.bounds), data.x[0].numel())
     out = {}
     for norm in norms:
         radii = protocol.budgets.get(norm) or default.get(norm)
@@ -249,7 +121,17 @@ def _budgets(
     return out
 
 
-def to_device(plan: Plan, model: PlannedModel, start: int, stop: int) -> tuple[Any, Any]:
-    """Return (x, y) of the samples start..stop on the model's device and in its dtype."""
-    device, dtype = parameters_like(model.module)
-    return plan.data.x[start:stop].to(device=device, dtype=dtype), plan.data.y[start:stop].to(device)
+def _hash(protocol: Protocol, attacks: Selection, budgets: Budgets, data: Data) -> str:
+    """What a record's numbers depend on, besides the model; titles and papers may be reworded."""
+    words = ("title", "paper")
+    cards = [{key: value for key, value in one.items() if key not in words} for one in resolved_attacks(attacks)]
+    values = {
+        "attacks": cards,
+        "budgets": {norm: list(radii) for norm, radii in sorted(budgets.items())},
+        "data": data.fingerprint,
+        "split": data.split,
+        "seed": protocol.seed,
+        "shard": protocol.shard,
+        "eot": protocol.eot,
+    }
+    return digest(values)

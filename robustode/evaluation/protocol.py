@@ -10,8 +10,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from robustode.attacks.norms import check_norm
 from robustode.errors import ProtocolError, unknown
-from robustode.evaluation.budgets import parse_radius
+from robustode.evaluation.budgets import parse_radii
 from robustode.resources import read_toml, shipped
 
 HASH_DIGITS = 16
@@ -50,11 +51,12 @@ class Protocol(BaseModel):
         norms: norms asked for; empty for those of the cards.
         params: parameters of a shorthand such as "torchattacks:PGD".
         budgets: {norm: radii}; norms left out have the default budgets of the data.
-        seed: seed of every random draw; subsets are drawn with it too.
+        seed: seed of every random draw, 0 to 2⁶³ − 1; subsets are drawn with it too.
         shard: samples in a unit of work.
         eot: draws averaged for a model that answers differently on repeats.
         allow_low_accuracy: go on although the clean accuracy is suspicious.
         store: keep the best adversarial of every sample.
+        base: folder of the protocol's file, in which the files that it names are looked for first.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,12 +71,12 @@ class Protocol(BaseModel):
     norms: tuple[str, ...] = ()
     params: dict[str, Any] = Field(default_factory=dict)
     budgets: dict[str, tuple[float, ...]] = Field(default_factory=dict)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**63)
     shard: int = Field(default=500, ge=1)
     eot: int | None = Field(default=None, ge=1)
     allow_low_accuracy: bool = False
     store: bool = True
-    base: str = Field(default="", description="folder that relative paths are tried in first")
+    base: str = ""
 
     @field_validator("models", mode="before")
     @classmethod
@@ -88,7 +90,12 @@ class Protocol(BaseModel):
     def _radii(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
-        return {norm: tuple(sorted(parse_radius(str(r)) for r in radii)) for norm, radii in value.items()}
+        return {check_norm(str(norm)): parse_radii(radii) for norm, radii in value.items()}
+
+    def near(self, name: str) -> str:
+        """Return the path of a file or folder that lies beside the protocol, else the name as it is."""
+        beside = Path(self.base) / name
+        return str(beside) if self.base and beside.exists() else name
 
 
 def build_protocol(values: Mapping[str, Any], what: str = "protocol") -> Protocol:

@@ -8,20 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
+from robustode.attacks.adapters.rng import forked_rng
 from robustode.attacks.base import Status
-from robustode.attacks.cards import Card
+from robustode.attacks.card import Card
 from robustode.evaluation import records as records_file
 from robustode.evaluation import shards
-from robustode.evaluation.clean import CleanAccuracy, check_clean, clean_answers
+from robustode.evaluation.clean import CleanAccuracy, check_clean
 from robustode.evaluation.counting import Counted
-from robustode.evaluation.engine import Shard, Subject, run_unit
+from robustode.evaluation.engine import run_unit, seed_of
 from robustode.evaluation.files import write_json_atomic
 from robustode.evaluation.judge import Judge
 from robustode.evaluation.manifest import manifest
-from robustode.evaluation.outdir import check_directory, clear
-from robustode.evaluation.plan import Plan, PlannedModel, to_device
-from robustode.evaluation.rundir import RunDir, hash_files, read_run
+from robustode.evaluation.outdir import check_directory, clear, own_files
+from robustode.evaluation.plan import Plan
+from robustode.evaluation.planned import PlannedModel, samples_for
+from robustode.evaluation.rows import Shard, Subject
+from robustode.evaluation.rundir import RunDir, read_run
 from robustode.evaluation.stored import Stored
 
 
@@ -38,6 +42,9 @@ class Event:
 
 
 Listener = Callable[[Event], None]
+
+
+Attack = Card | Stored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,13 +82,13 @@ def execute(
         ModelError: a clean accuracy that makes every robust accuracy meaningless.
     """
     tell: Listener = listen or (lambda event: None)
-    check_directory(out, plan, resume=resume, force=force)
+    check_directory(out, manifest(plan, [], command), resume=resume, force=force)
     ready = [_prepare(plan, model, tell) for model in plan.models]
-    for skipped in plan.skipped:
+    for skipped in plan.attacks.skipped:
         tell(Event(kind="skipped", text=f"{skipped['attack']}: skipped: {skipped['reason']}"))
-    if out.exists() and force and not resume:
+    if force:
         clear(out)
-    meta = manifest(plan, [(one.planned, one.clean) for one in ready], command)
+    meta = manifest(plan, [one.clean for one in ready], command)
     out.mkdir(parents=True, exist_ok=True)
     write_json_atomic({**meta, "status": "running"}, out / "run.json")
     _units(plan, ready, out, tell)
@@ -90,33 +97,28 @@ def execute(
 
 def _prepare(plan: Plan, model: PlannedModel, tell: Listener) -> _Ready:
     judge = Judge(model.module)
-    x, y = to_device(plan, model, 0, len(plan.data))
-    pred, margin = clean_answers(judge, x, y)
-    clean = CleanAccuracy(correct=int((pred == y).sum()), n=len(y))
-    tell(Event(kind="clean", model=model.label, text="; ".join(model.notes), clean=clean))
-    check_clean(plan, model, judge, x[:64], clean)
-    subject = Subject(label=model.label, hash=model.hash, counted=Counted(model.module), judge=judge)
+    x, y = samples_for(model, plan.data)
+    with forked_rng(torch.Generator().manual_seed(seed_of(plan.protocol.seed, model.hash, "clean"))):
+        pred, margin = judge.answer(x, y)
+        clean = CleanAccuracy(correct=int((pred == y).sum()), n=len(y))
+        tell(Event(kind="clean", model=model.label, text="; ".join(model.notes), clean=clean))
+        check_clean(plan, model, x[:64], clean)
     parts = []
     for number, start in enumerate(range(0, len(y), plan.protocol.shard)):
         rows = slice(start, start + plan.protocol.shard)
+        index = plan.data.index[rows]
         parts.append(
-            Shard(
-                number=number,
-                x=x[rows],
-                y=y[rows],
-                index=plan.data.index[rows],
-                clean_pred=pred[rows],
-                clean_margin=margin[rows],
-            )
+            Shard(number=number, x=x[rows], y=y[rows], index=index, clean_pred=pred[rows], clean_margin=margin[rows])
         )
+    subject = Subject(label=model.label, hash=model.hash, counted=Counted(model.module), judge=judge)
     return _Ready(planned=model, subject=subject, clean=clean, shards=tuple(parts))
 
 
-def _attacks(plan: Plan) -> tuple[Card | Stored, ...]:
-    return (*plan.cards, *plan.stored)
+def _attacks(plan: Plan) -> tuple[Attack, ...]:
+    return (*plan.attacks.cards, *plan.attacks.stored)
 
 
-def _jobs(plan: Plan, ready: Sequence[_Ready]) -> Iterator[tuple[_Ready, Card | Stored, Shard]]:
+def _jobs(plan: Plan, ready: Sequence[_Ready]) -> Iterator[tuple[_Ready, Attack, Shard]]:
     for model in ready:
         for attack in _attacks(plan):
             for shard in model.shards:
@@ -148,29 +150,30 @@ def _finish(
 ) -> RunDir:
     places = [shards.place(out, m.subject.label, a.name, s.number) for m, a, s in _jobs(plan, ready)]
     parts = [shards.read_records(place) for place in places]
-    records = pd.concat(parts, ignore_index=True) if parts else records_file.empty()
-    records = records_file.validate(records)
+    records = records_file.validate(pd.concat(parts, ignore_index=True) if parts else records_file.empty())
     records_file.write(records, out / "records.parquet")
     shards.write_timings([shards.read_timings(place) for place in places], out / "timings.parquet")
     if plan.protocol.store:
-        for model in ready:
-            for norm in plan.norms:
-                chosen = [
-                    shards.place(out, model.subject.label, a.name, s.number)
-                    for a in _attacks(plan)
-                    if a.norm == norm
-                    for s in model.shards
-                ]
-                target = out / "adversarials" / f"{shards.safe(model.subject.label)}-{norm}.safetensors"
-                shards.write_best(chosen, target, model.subject.label, model.subject.hash, norm)
+        _write_adversarials(plan, ready, out)
     errors = _errors(records)
-    status = "partial" if plan.skipped or errors else "complete"
-    final = {**meta, "status": status, "errors": errors}
+    final = {**meta, "status": "partial" if plan.attacks.skipped or errors else "complete", "errors": errors}
     if publish is not None:
         timings = pd.read_parquet(out / "timings.parquet")
         publish(RunDir(path=out, meta=final, records=records, timings=timings))
-    write_json_atomic({**final, "files": hash_files(out)}, out / "run.json")
+    write_json_atomic({**final, "files": own_files(out)}, out / "run.json")
     return read_run(out)
+
+
+def _write_adversarials(plan: Plan, ready: Sequence[_Ready], out: Path) -> None:
+    """Join the points of all units into one file for each model and norm."""
+    for model in ready:
+        label = model.subject.label
+        for norm in plan.budgets:
+            names = [attack.name for attack in _attacks(plan) if attack.norm == norm]
+            places = [[shards.place(out, label, name, shard.number) for name in names] for shard in model.shards]
+            target = out / "adversarials" / f"{shards.safe(label)}-{norm}.safetensors"
+            metadata = {"model": label, "model_hash": model.subject.hash, "norm": norm}
+            shards.write_best(places, target, metadata)
 
 
 def _errors(records: pd.DataFrame) -> list[dict[str, Any]]:

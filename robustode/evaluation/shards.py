@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -14,11 +14,13 @@ from torch import Tensor
 from robustode.evaluation import records as records_file
 from robustode.evaluation.engine import Unit
 from robustode.evaluation.files import atomic
+from robustode.evaluation.protocol import digest
 
 
 def safe(name: str) -> str:
-    """Return a label as a file name."""
-    return re.sub(r"[^A-Za-z0-9._#-]", "_", name)
+    """Return a label as a file name; different labels never become the same one."""
+    plain = re.sub(r"[^A-Za-z0-9._#-]", "_", name)
+    return plain if plain == name and not name.startswith(".") else f"{plain.lstrip('.')}~{digest(name)[:8]}"
 
 
 def place(out: Path, model: str, attack: str, number: int) -> Path:
@@ -66,16 +68,32 @@ def write_timings(parts: Sequence[pd.DataFrame], path: Path) -> None:
         joined.to_parquet(temporary, index=False)
 
 
-def write_best(places: Sequence[Path], path: Path, model: str, model_hash: str, norm: str) -> None:
-    """Join the points of units of one model and norm: the nearest adversarial of every sample, ordered by sample."""
-    parts = [load_file(file) for p in places if (file := p.with_name(p.name + ".safetensors")).is_file()]
-    if not parts:
+def write_best(places: Iterable[Sequence[Path]], path: Path, metadata: dict[str, str]) -> None:
+    """Write the nearest adversarial of every sample that was broken, ordered by sample.
+
+    Args:
+        places: for each shard, its units of all attacks of one model and norm.
+        path: file to write; not written if the units kept no points.
+        metadata: strings for the file's header.
+    """
+    best = [nearest for units in places if (nearest := _nearest(units)) is not None]
+    if not best:
         return
+    joined = {name: torch.cat([part[name] for part in best]) for name in best[0]}
+    order = torch.argsort(joined["sample"])
+    save_tensors({name: value[order] for name, value in joined.items()}, path, metadata)
+
+
+def _nearest(units: Sequence[Path]) -> dict[str, Tensor] | None:
+    """The nearest point of every sample among the units of one shard; the first attack's where distances are equal."""
+    files = [file for unit in units if (file := unit.with_name(unit.name + ".safetensors")).is_file()]
+    if not files:
+        return None
+    parts = [load_file(file) for file in files]
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     order = torch.argsort(joined["distance"], stable=True)
     order = order[torch.argsort(joined["sample"][order], stable=True)]
     sample = joined["sample"][order]
     first = torch.ones(len(sample), dtype=torch.bool)
     first[1:] = sample[1:] != sample[:-1]
-    best = {name: value[order[first]] for name, value in joined.items()}
-    save_tensors(best, path, {"model": model, "model_hash": model_hash, "norm": norm})
+    return {name: value[order[first]] for name, value in joined.items()}

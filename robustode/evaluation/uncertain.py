@@ -9,7 +9,8 @@ import pandas as pd
 import torch
 
 from robustode.evaluation.engine import seed_of
-from robustode.evaluation.plan import Plan, to_device
+from robustode.evaluation.plan import Plan
+from robustode.evaluation.planned import samples_for
 from robustode.uncertainty import noisy_accuracy, propagate
 
 CHUNK = 256
@@ -27,7 +28,7 @@ def noise_table(plan: Plan, sigmas: Sequence[float], *, draws: int, seed: int) -
         parts = []
         variance = 0.0
         for start in range(0, len(plan.data), CHUNK):
-            x, y = to_device(plan, model, start, start + CHUNK)
+            x, y = samples_for(model, plan.data, slice(start, start + CHUNK))
             predicted = propagate(model.module, x, input_cov=sigma**2).p_correct(y.cpu(), seed=seed)
             generator = torch.Generator().manual_seed(seed_of(seed, "noise", sigma, start))
             drawn = noisy_accuracy(model.module, x, y, sigma=sigma, draws=draws, generator=generator)

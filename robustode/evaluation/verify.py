@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,13 +12,19 @@ import pandas as pd
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
+from torch import Tensor
 
+from robustode.attacks.adapters.rng import forked_rng
 from robustode.data import CATALOGUE, Data, load_data
 from robustode.errors import ModelError, RunError
+from robustode.evaluation.engine import seed_of
+from robustode.evaluation.eot import Averaged
 from robustode.evaluation.judge import Judge
 from robustode.evaluation.rundir import RunDir
-from robustode.evaluation.worst_case import worst_case
+from robustode.evaluation.worst_case import WorstCase, worst_case
 from robustode.models.base import parameters_like
+
+RELATIVE = 1e-6  # by which a distance may exceed the recorded one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +35,9 @@ class Verified:
         label: model of the run that the stored points belong to.
         same_model: whether its weights have the run's hash.
         frame: norm, eps, claimed, rescored (robust accuracies; eps 0 is clean), n.
-        points, held: stored points, and how many are still adversarial at no more than their recorded distance.
-        worst: largest relative change of a distance.
+        points: adversarials that the records claim: samples that an attack broke, in every norm.
+        held: those whose stored point is still adversarial at no more than the recorded distance.
+        worst: largest relative change of a distance among stored points that are still adversarial.
     """
 
     label: str
@@ -40,7 +49,13 @@ class Verified:
 
 
 def verify(
-    run: RunDir, model: Any, model_hash: str, *, label: str | None = None, data_root: str | None = None
+    run: RunDir,
+    model: Any,
+    model_hash: str,
+    *,
+    label: str | None = None,
+    data: Any = None,
+    data_root: str | None = None,
 ) -> Verified:
     """Predict every stored adversarial of one model again and recompute its robust accuracy from them alone.
 
@@ -49,6 +64,7 @@ def verify(
         model: classifier on its device, in eval mode.
         model_hash: its hash; the run's model with this hash is verified.
         label: the run's model to compare with, if the hash is none of the run's.
+        data: the data of the run, for data that were given as an object and have no name.
         data_root: folder of the real image sets.
 
     Raises:
@@ -56,78 +72,108 @@ def verify(
         ModelError: the model is none of the run's, and no label is given.
     """
     entry = _entry(run, model_hash, label)
-    data = _same_data(run, data_root)
-    judge, rows, points, held, worst = Judge(model), [], 0, 0, 0.0
-    device, dtype = parameters_like(model)
+    files = {norm: _stored_file(run, entry["label"], norm) for norm in run.meta["protocol"]["budgets"]}
+    if not any(files.values()):
+        fix = "Evaluate it without --no-store, and with attacks."
+        raise RunError(f"run '{run.path}'", expected="stored adversarials", got="none", fix=fix)
+    samples = _same_data(run, data, data_root)
+    draws = run.meta.get("eot")
+    judge = Judge(model if draws is None else Averaged(model, draws))
+    with forked_rng(torch.Generator().manual_seed(seed_of(run.meta["seeds"]["run"], model_hash, "verify"))):
+        scores = [_score(run, entry, norm, file, samples, judge) for norm, file in files.items()]
+    return Verified(
+        label=entry["label"],
+        same_model=model_hash == entry["hash"],
+        frame=pd.concat([score.frame for score in scores], ignore_index=True),
+        points=sum(score.points for score in scores),
+        held=sum(score.held for score in scores),
+        worst=max(score.worst for score in scores),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Score:
+    frame: pd.DataFrame
+    points: int
+    held: int
+    worst: float
+
+
+def _score(run: RunDir, entry: dict[str, Any], norm: str, file: Path | None, data: Data, judge: Judge) -> _Score:
+    """Score one norm: the points that the file has against the distances that the records claim."""
+    claimed = worst_case(run.records, entry, norm)
+    rows = np.argsort(data.index.numpy())  # of the data, in the order of the records' samples
+    distance = _rescore(file, data, judge, norm)[rows]
+    recorded = claimed.distance
+    broken = np.isfinite(recorded) & (recorded > 0)
+    held = broken & (distance <= recorded * (1 + RELATIVE))
+    both = broken & np.isfinite(distance)
+    change = np.abs(distance[both] - recorded[both]) / recorded[both]
+    rescored = replace(claimed, distance=distance)
+    table = [(norm, 0.0, float(entry["clean_accuracy"]), float((distance > 0).mean()), len(data))]
+    for eps in run.meta["protocol"]["budgets"][norm]:
+        table.append((norm, eps, _accuracy(claimed, eps), _accuracy(rescored, eps), len(data)))
+    frame = pd.DataFrame(table, columns=["norm", "eps", "claimed", "rescored", "n"])
+    worst = float(change.max()) if len(change) else 0.0
+    return _Score(frame=frame, points=int(broken.sum()), held=int(held.sum()), worst=worst)
+
+
+def _accuracy(case: WorstCase, eps: float) -> float:
+    return float(case.robust(eps).mean())
+
+
+def _rescore(file: Path | None, data: Data, judge: Judge, norm: str) -> np.ndarray:
+    """Return the distance of every sample's stored adversarial; 0 if it is misclassified, +inf if there is none."""
+    device, dtype = parameters_like(judge.model)
     x, y = data.x.to(device=device, dtype=dtype), data.y.to(device)
     pred, _ = judge.answer(x, y)
-    place = {int(i): row for row, i in enumerate(data.index)}
-    claimed_clean = float(entry["clean_accuracy"])
-    for norm, radii in run.meta["protocol"]["budgets"].items():
-        distance = np.where((pred != y).cpu().numpy(), 0.0, np.inf)
-        file = _stored_file(run, entry["label"], norm)
-        if file is not None:
-            stored = load_file(file)
-            at = torch.tensor([place[int(i)] for i in stored["sample"]], dtype=torch.int64)
-            verdict = judge.judge(x[at], stored["x_adv"].to(x), y[at], norm=norm, eps=None)
-            found = verdict.distance.cpu().numpy()
-            recorded = stored["distance"].numpy()
-            still = np.isfinite(found) & (found <= recorded * (1 + 1e-6) + 1e-12)
-            points, held = points + len(at), held + int(still.sum())
-            finite = np.isfinite(found)
-            if finite.any():
-                change = np.abs(found[finite] - recorded[finite]) / np.maximum(recorded[finite], 1e-300)
-                worst = max(worst, float(change.max()))
-            distance[at.numpy()] = np.minimum(distance[at.numpy()], found)
-        case = worst_case(run.records, entry, norm)
-        tolerance = run.meta["tolerances"][norm]
-        rows.append((norm, 0.0, claimed_clean, float((distance > 0).mean()), len(data)))
-        for eps in radii:
-            robust = float((distance > eps + tolerance[str(eps)]).mean())
-            rows.append((norm, eps, float(case.robust(eps).mean()), robust, len(data)))
-    if points == 0 and not any(_stored_file(run, entry["label"], norm) for norm in run.meta["protocol"]["budgets"]):
-        raise RunError(
-            f"run '{run.path}'", expected="stored adversarials", got="none", fix="Run it without --no-store."
-        )
-    frame = pd.DataFrame(rows, columns=["norm", "eps", "claimed", "rescored", "n"])
-    same = model_hash == entry["hash"]
-    return Verified(label=entry["label"], same_model=same, frame=frame, points=points, held=held, worst=worst)
+    distance = torch.full((len(y),), torch.inf, dtype=torch.float64)
+    if file is not None:
+        stored = load_file(file)
+        rows = _rows_of(stored["sample"], data, file)
+        at = rows.to(device)
+        verdict = judge.judge(x[at], stored["x_adv"].to(x), y[at], norm=norm, eps=None)
+        distance[rows] = verdict.distance.cpu()
+    distance[(pred != y).cpu()] = 0.0
+    return distance.numpy()
+
+
+def _rows_of(samples: Tensor, data: Data, file: Path) -> Tensor:
+    place = {sample: row for row, sample in enumerate(data.index.tolist())}
+    strange = [sample for sample in samples.tolist() if sample not in place]
+    if strange:
+        raise RunError(f"file '{file}'", expected="samples of the run", got=f"sample {strange[0]}")
+    return torch.tensor([place[sample] for sample in samples.tolist()], dtype=torch.int64)
 
 
 def _entry(run: RunDir, model_hash: str, label: str | None) -> dict[str, Any]:
-    models = run.meta["models"]
+    models: Sequence[dict[str, Any]] = run.meta["models"]
     for entry in models:
-        if (label is None and entry["hash"] == model_hash) or entry["label"] == label:
+        if entry["hash"] == model_hash if label is None else entry["label"] == label:
             return entry
     listing = ", ".join(f"{m['label']} ({m['hash']})" for m in models)
     fix = "Give the model that the run evaluated, or name the one to compare with by --label."
     raise ModelError(f"model of run '{run.path}'", expected=f"one of {listing}", got=label or model_hash, fix=fix)
 
 
-def _same_data(run: RunDir, data_root: str | None) -> Data:
-    meta = run.meta["data"]
-    protocol = run.meta["protocol"]
-    bounds = None if meta["name"] in CATALOGUE else meta["bounds"]
-    data = load_data(
-        meta["name"],
-        split=protocol["split"] if protocol["split"] != "all" else "test",
-        limit=protocol["limit"],
-        seed=protocol["seed"],
-        root=data_root,
-        bounds=None if bounds is None else (bounds[0], bounds[1]),
-    )
+def _same_data(run: RunDir, given: Any, data_root: str | None) -> Data:
+    """Return the samples of the run, by the indices in its records, after checking that they are as they were."""
+    meta, split = run.meta["data"], run.meta["protocol"]["split"]
+    source = meta["name"] if given is None else given
+    bounds = None if given is not None or source in CATALOGUE or meta["bounds"] is None else tuple(meta["bounds"])
+    data = load_data(source, split="test" if split == "all" else split, root=data_root, bounds=bounds)
+    wanted = torch.from_numpy(np.unique(run.records["sample"].to_numpy()))
+    rows = torch.isin(data.index, wanted)
+    if bool(rows.any()) and not bool(rows.all()):
+        data = replace(data, x=data.x[rows], y=data.y[rows], index=data.index[rows])
     if data.fingerprint != meta["fingerprint"]:
+        expected, got = f"fingerprint {meta['fingerprint'][:16]}", data.fingerprint[:16]
         fix = "Restore the data that the run used."
-        raise RunError(
-            f"data '{meta['name']}'",
-            expected=f"fingerprint {meta['fingerprint'][:16]}",
-            got=data.fingerprint[:16],
-            fix=fix,
-        )
+        raise RunError(f"data '{meta['name']}'", expected=expected, got=got, fix=fix)
     return data
 
 
-def _stored_file(run: RunDir, label: str, norm: str) -> Any:
+def _stored_file(run: RunDir, label: str, norm: str) -> Path | None:
     for file in sorted((run.path / "adversarials").glob("*.safetensors")):
         with safe_open(file, framework="pt") as handle:
             meta = handle.metadata() or {}

@@ -101,7 +101,8 @@ def judge(
     """Assess the points of another library's attack; a point that is not finite becomes the clean input, a failure."""
     x_adv = x_adv.detach().to(x)
     finite = torch.isfinite(x_adv).flatten(1).all(1).reshape(-1, *([1] * (x.dim() - 1)))
-    return assess(model, x, y, torch.where(finite, x_adv, x), norm=norm, eps=eps, target=target)
+    point = torch.where(finite, x_adv, x)
+    return assess(model, x, y, point, norm=norm, eps=eps, target=target, returned=x_adv)
 
 
 def check_budget(what: str, eps: float | None, *, minimal: bool, can_minimise: bool, needs_eps: bool) -> float | None:
