@@ -1,0 +1,168 @@
+"""The minimal-norm search: linearise at the clean input, approach the nearest classes, polish along the boundary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robustode.attacks.norms import per_sample
+from robustode.attacks.search import Plane, Search
+from robustode.sensitivity.linearise import linearise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How much work a setting does.
+
+    Attributes:
+        classes: nearest classes tried in the approach (0: all of them).
+        approach: linearisations on the way to each of them.
+        keep: best classes that are polished along the boundary.
+        polish: linearisations on the boundary.
+        probes: forward passes at most for each search along a ray.
+    """
+
+    classes: int
+    approach: int
+    keep: int
+    polish: int
+    probes: int = 4
+
+
+SETTINGS = {
+    "fast": Effort(classes=4, approach=5, keep=3, polish=8),
+    "thorough": Effort(classes=0, approach=12, keep=3, polish=20),
+}
+SMALLEST_SHARE = 1 / 8  # a row whose step was halved this far is finished
+PROMISING = 1.3  # rows further than this times the best of their sample are not polished
+STRETCH = (1.2, 1.5, 2.0, 3.0, 5.0, 10.0)  # factors tried where the approach stopped short of a boundary
+
+
+def minimal_norm(search: Search, effort: Effort, damping: float) -> Tensor:
+    """Run the whole minimal-norm search: clean linearisation, approach, polish; one row for each sample is left.
+
+    Returns:
+        (samples,) float64, KKT residual 1 − ‖δ_lin‖ / ‖δ‖ of the best points: the share by which the linear model at
+        the point still promises to shorten it; +inf where nothing was found.
+    """
+    clean, candidate = _first_planes(search, effort)
+    last = _approach(search, candidate, clean, effort.approach, damping)
+    _stretch(search, last)
+    _keep_best(search, effort.keep)
+    kkt = _polish(search, effort)
+    order = _best_of_each_sample(search)
+    search.keep_rows(order)
+    return kkt[order]
+
+
+def _first_planes(search: Search, effort: Effort) -> tuple[Plane, Tensor | None]:
+    """Linearise all classes at the clean inputs; leave a row for each of the nearest classes of each sample."""
+    model, x = search.model, search.x0
+    rows = torch.arange(len(x), device=x.device)
+    if search.target is not None:
+        return search.plane(rows, x), None
+    linear = linearise(model, x)
+    logits = linear.logits
+    batch, classes = logits.shape
+    search.count_all(forwards=1, backwards=classes)
+    eye = torch.eye(classes, dtype=logits.dtype, device=logits.device)
+    gradients = linear.vjp(eye.expand(batch, -1, -1)).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+    own = search.y[:, None]
+    search.repeat_rows(classes)
+    rows = torch.arange(batch * classes, device=x.device)
+    margin = (logits.gather(1, own) - logits).reshape(-1)
+    own_gradient = gradients[torch.arange(batch, device=x.device), search.y[::classes]]
+    difference = (own_gradient[:, None] - gradients).reshape(-1, *x.shape[1:])
+    tolerance = search.tolerance(logits).repeat_interleave(classes)
+    plane = search.project(rows, search.x0, margin, difference, tolerance)
+    moved = difference.flatten(1).abs().sum(1) > 0
+    length = torch.where(moved, plane.length, torch.inf).reshape(batch, classes).scatter(1, own, torch.inf)
+    count = min(effort.classes or classes - 1, classes - 1)
+    nearest = length.argsort(1)[:, :count]
+    keep = (torch.arange(batch, device=x.device)[:, None] * classes + nearest).reshape(-1)
+    search.keep_rows(keep)
+    return Plane(
+        *(value[keep] for value in (plane.margin, plane.gradient, plane.point, plane.length))
+    ), nearest.reshape(-1)
+
+
+def _approach(search: Search, candidate: Tensor | None, plane: Plane, iterations: int, damping: float) -> Tensor:
+    """Move every row towards its class's boundary: x ← x + β (projection − x), β adapted to the margin's linearity.
+
+    Returns the last projections, (rows, *input_shape).
+    """
+    rows = torch.arange(len(search.x0), device=search.x0.device)
+    x = search.x0
+    beta = torch.full((len(rows),), damping, dtype=x.dtype, device=x.device)
+    for _ in range(iterations):
+        step = per_sample(beta, x) * (plane.point - x)
+        predicted = (plane.gradient * step).flatten(1).sum(1)
+        x = x + step
+        before = plane.margin
+        plane = search.plane(rows, x, candidate)
+        ratio = (plane.margin - before) / torch.where(predicted == 0, torch.ones_like(predicted), predicted)
+        linear = (ratio > 0.7) & (ratio < 1.4)
+        beta = torch.where(linear, beta * 1.5, beta * 0.8).clamp(0.3, 1.0)
+    search.evaluate(rows, plane.point)
+    return plane.point
+
+
+def _stretch(search: Search, point: Tensor) -> None:
+    """For samples of which no row met an adversarial, lengthen the last step until one is met or the box ends."""
+    lo, hi = search.model.bounds
+    for factor in STRETCH:
+        found = torch.zeros(search.samples, dtype=torch.bool, device=point.device)
+        found[search.sample[torch.isfinite(search.best)]] = True
+        rows = (~found[search.sample]).nonzero().squeeze(1)
+        if len(rows) == 0:
+            return
+        x0 = search.x0[rows]
+        search.evaluate(rows, (x0 + factor * (point[rows] - x0)).clamp(lo, hi))
+
+
+def _keep_best(search: Search, keep: int) -> None:
+    """Leave the `keep` best rows of every sample."""
+    per_sample = len(search.x0) // search.samples
+    order = search.best.reshape(search.samples, per_sample).argsort(1)[:, :keep]
+    search.keep_rows((torch.arange(search.samples, device=order.device)[:, None] * per_sample + order).reshape(-1))
+
+
+def _best_of_each_sample(search: Search) -> Tensor:
+    per_sample = len(search.x0) // search.samples
+    best = search.best.reshape(search.samples, per_sample).argmin(1)
+    return torch.arange(search.samples, device=best.device) * per_sample + best
+
+
+def _promising(search: Search) -> Tensor:
+    """(rows,) bool: within `PROMISING` times the best distance of the same sample."""
+    best = search.best.reshape(search.samples, -1)
+    return (best <= PROMISING * best.amin(1, keepdim=True)).reshape(-1)
+
+
+def _polish(search: Search, effort: Effort) -> Tensor:
+    """Slide along the boundary to a KKT point: project from the clean input, find the boundary again on that ray.
+
+    A step is accepted only if the distance falls; else it is halved. Rows whose residual is small are finished.
+    """
+    kkt = torch.full_like(search.best, torch.inf)
+    share = torch.ones(len(search.x0), dtype=search.x0.dtype, device=search.x0.device)
+    active = torch.isfinite(search.best).nonzero().squeeze(1)
+    search.ray(active, search.best_x[active], evaluations=effort.probes)
+    active = active[_promising(search)[active]]
+    for _ in range(effort.polish):
+        if len(active) == 0:
+            return kkt
+        x, before = search.best_x[active], search.best[active]
+        plane = search.plane(active, x)
+        kkt[active] = (1 - plane.length / before).clamp_min(0)
+        step = per_sample(share[active], x) * (plane.point - x)
+        slope = (plane.gradient * (x + step - search.x0[active])).flatten(1).sum(1)
+        search.ray(active, x + step, evaluations=effort.probes, slope=slope)
+        better = search.best[active] < before * (1 - 1e-4)
+        share[active] = torch.where(better, (share[active] * 2).clamp_max(1.0), share[active] / 2)
+        active = active[(kkt[active] > 1e-4) & (share[active] >= SMALLEST_SHARE)]
+    if len(active):
+        kkt[active] = (1 - search.plane(active, search.best_x[active]).length / search.best[active]).clamp_min(0)
+    return kkt
