@@ -12,22 +12,24 @@ from robustode.cli import options
 from robustode.cli.console import emit, progress, say
 from robustode.errors import DataError
 
-app = typer.Typer(help="Data sets.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Published data sets.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.callback()
 def _data() -> None:
-    """Data sets."""
+    """Published data sets."""
 
 
 @app.command("fetch")
 def fetch_command(
-    name: Annotated[str, typer.Argument(help="mnist, fashion-mnist or cifar10.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="mnist, fashion-mnist or cifar10.")],
     data_root: options.DataRoot = None,
-    url: Annotated[str | None, typer.Option("--url", help="Another place that holds the published files.")] = None,
+    url: Annotated[
+        str | None, typer.Option("--url", metavar="URL", help="A mirror that holds the published files.")
+    ] = None,
     json_: options.Json = False,
 ) -> None:
-    """Download a published data set, check it, and put it where the other commands look.
+    """Download a published data set and check it.
 
     Example: robustode data fetch mnist --data-root data
     """

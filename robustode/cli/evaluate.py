@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,10 +13,14 @@ import typer
 
 from robustode.cli import options
 from robustode.cli.console import emit, rows_of, say, show_tables, watch_run
+from robustode.errors import OptionError
 
 if TYPE_CHECKING:
     from robustode.evaluation.protocol import Protocol
     from robustode.evaluation.rundir import RunDir
+
+
+FILES = ("report.html", "tables/", "figures/", "records.parquet", "adversarials/", "run.json")
 
 
 def command_line() -> str:
@@ -24,13 +29,15 @@ def command_line() -> str:
 
 
 def eval_command(
-    model: options.Model,
+    model: options.Models,
     data: options.Data = None,
     attacks: Annotated[
-        str, typer.Option("--attacks", help="Suite or card, by name or path; library:NAME with --norm; or none.")
+        str,
+        typer.Option("--attacks", metavar="SUITE", help="Suite or card by name or path; library:NAME; none."),
     ] = "standard",
     also: Annotated[
-        list[str] | None, typer.Option("--also", help="One more card, or a directory of stored adversarials. Repeats.")
+        list[str] | None,
+        typer.Option("--also", metavar="CARD", help="One more card, or a directory that generate wrote. Repeats."),
     ] = None,
     norm: options.Norms = None,
     eps: options.Eps = None,
@@ -48,22 +55,21 @@ def eval_command(
     output: options.Output = None,
     seed: options.Seed = 0,
     device: options.Device = "cpu",
-    shard: Annotated[int, typer.Option("--shard", help="Samples in a unit of work.")] = 500,
-    eot: Annotated[int | None, typer.Option("--eot", help="Average this many passes of a random model.")] = None,
-    allow_low_accuracy: Annotated[
-        bool, typer.Option("--allow-low-accuracy", help="Go on although the clean accuracy is suspicious.")
-    ] = False,
+    shard: options.Shard = 500,
+    eot: Annotated[
+        int | None, typer.Option("--eot", metavar="N", min=1, help="Average N passes of a random model.")
+    ] = None,
+    allow_low_accuracy: options.AllowLowAccuracy = False,
     no_store: Annotated[bool, typer.Option("--no-store", help="Do not keep the adversarials.")] = False,
     resume: options.Resume = False,
     force: options.Force = False,
     data_root: options.DataRoot = None,
     json_: options.Json = False,
 ) -> None:
-    """Evaluate the robustness of one or several models.
+    """Evaluate the robustness of models.
 
     Example: robustode eval --model zoo:snode-digits --limit 100
     """
-    from robustode.attacks.cards import resolve
     from robustode.evaluation.budgets import parse_budgets
     from robustode.evaluation.protocol import build_protocol
     from robustode.models import peek
@@ -86,8 +92,7 @@ def eval_command(
         "store": not no_store,
     }
     if eps:
-        norms = _norms(values, resolve)
-        values["budgets"] = parse_budgets(eps, norms)
+        values["budgets"] = parse_budgets(eps, _norms(values))
     protocol = build_protocol(values, "evaluation")
     if out is None:
         labels = [peek(one)["label"] for one in model]
@@ -96,28 +101,39 @@ def eval_command(
     _run(protocol, out, resume, force, device, data_root, json_)
 
 
-def _norms(values: dict[str, Any], resolve: Any) -> list[str]:
-    """Norms of the attacks asked for."""
-    names = [values["attacks"], *(name for name in values["also"] if not Path(name).is_dir())]
-    cards = []
-    for name in names:
-        shorthand = ":" in name or name in ("sensitivity", "one-step")
-        cards += resolve(name, norms=values["norms"], params=values["params"] if shorthand else None)
-    return list(dict.fromkeys(card.norm for card in cards))
+def _norms(values: dict[str, Any]) -> list[str]:
+    """Norms of the attacks asked for; raise `OptionError` if there is no attack."""
+    from robustode.attacks.cards import resolve
+    from robustode.evaluation.stored import read_stored
+
+    found = []
+    for name in [values["attacks"], *values["also"]]:
+        if name in values["also"] and Path(name).is_dir():
+            found.append(read_stored(Path(name)))
+        else:
+            shorthand = ":" in name or name in ("sensitivity", "one-step")
+            found += resolve(name, norms=values["norms"], params=values["params"] if shorthand else None)
+    if not found:
+        raise OptionError("--eps", expected="an attack to give it to", got=f"--attacks {values['attacks']}")
+    return list(dict.fromkeys(attack.norm for attack in found))
 
 
 def run_command(
-    evaluation: Annotated[str, typer.Argument(help="Protocol by name (robustode list evaluations) or path.")],
+    evaluation: Annotated[
+        str, typer.Argument(metavar="EVALUATION", help="Protocol by name (robustode list evaluations) or path.")
+    ],
     out: options.Out = None,
     limit: options.Limit = None,
     device: options.Device = "cpu",
     resume: options.Resume = False,
     force: options.Force = False,
     data_root: options.DataRoot = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed in place of the protocol's.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", min=0, help="Seed in place of the protocol's.")
+    ] = None,
     json_: options.Json = False,
 ) -> None:
-    """Run a protocol.
+    """Run an evaluation protocol.
 
     Example: robustode run quickstart
     """
@@ -141,6 +157,7 @@ def _run(
 ) -> None:
     from robustode.api import run_protocol
 
+    options.check_place(out, resume=resume, force=force)
     place = options.check_device(device)
     try:
         with watch_run(quiet) as listen:
@@ -155,13 +172,15 @@ def _run(
                 listen=listen,
             )
     except KeyboardInterrupt:
-        sys.stderr.write(f"interrupted: what is finished stays in {out}; go on with the same command and --resume\n")
+        if out.exists():
+            sys.stderr.write(f"what is finished stays in {out}; go on with the same command and --resume\n")
         raise typer.Exit(130) from None
     finish(run, quiet)
 
 
 def finish(run: RunDir, quiet: bool) -> None:
     """Show a finished run; exit with status 1 if a table has a cell that is not known because an attack raised."""
+    from robustode.reporting.html import summary
     from robustode.reporting.views import all_tables
 
     tables = all_tables(run.records, run.meta, run.timings)
@@ -178,12 +197,15 @@ def finish(run: RunDir, quiet: bool) -> None:
             }
         )
     else:
-        show_tables(tables)
+        title = "Clean accuracy and worst case of all attacks"
+        attacked = not run.records.empty
+        show_tables(tables, replace(summary(tables, run.records, run.meta), title=title) if attacked else None)
         for error in run.meta["errors"]:
             say(f"{error['attack']} on {error['model']} raised for {error['count']} rows: {error['message']}")
         if run.meta["skipped"]:
             listing = ", ".join(f"{s['attack']} ({s['reason']})" for s in run.meta["skipped"])
             say(f"This run is partial: skipped: {listing}")
-        say(f"Files in {run.path}: report.html, tables/, figures/, records.parquet, adversarials/, run.json")
+        written = [name for name in FILES if (run.path / name).exists()]
+        say(f"Files in {run.path}: {', '.join(written)}")
     if unknown:
         raise typer.Exit(1)

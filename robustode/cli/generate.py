@@ -14,12 +14,16 @@ from robustode.cli.evaluate import command_line
 
 
 def generate_command(
-    model: Annotated[str, typer.Option("--model", help="Model, as for eval.")],
-    out: Annotated[Path, typer.Option("--out", help="Directory of the data set.")],
-    attack: Annotated[str, typer.Option("--attack", help="Card by name or path, or library:NAME with --norm.")],
+    model: options.Model,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory of the data set.")],
+    attack: Annotated[
+        str, typer.Option("--attack", metavar="CARD", help="Card by name or path, or library:NAME with --norm.")
+    ],
     data: options.Data = None,
-    format_: Annotated[str, typer.Option("--format", help="npz or safetensors.")] = "npz",
-    eps: Annotated[str | None, typer.Option("--eps", help="One radius; none means minimal norm.")] = None,
+    format_: Annotated[str, typer.Option("--format", metavar="FORMAT", help="npz or safetensors.")] = "npz",
+    eps: Annotated[
+        str | None, typer.Option("--eps", metavar="EPS", help="One radius; none means minimal norm.")
+    ] = None,
     norm: options.Norms = None,
     param: options.Params = None,
     limit: options.Limit = None,
@@ -34,10 +38,8 @@ def generate_command(
     output: options.Output = None,
     seed: options.Seed = 0,
     device: options.Device = "cpu",
-    shard: Annotated[int, typer.Option("--shard", help="Samples in a file of the data set.")] = 500,
-    allow_low_accuracy: Annotated[
-        bool, typer.Option("--allow-low-accuracy", help="Go on although the clean accuracy is suspicious.")
-    ] = False,
+    shard: options.Shard = 500,
+    allow_low_accuracy: options.AllowLowAccuracy = False,
     resume: options.Resume = False,
     force: options.Force = False,
     data_root: options.DataRoot = None,
@@ -54,6 +56,7 @@ def generate_command(
     from robustode.evaluation.plan import make_plan
     from robustode.evaluation.protocol import build_protocol
 
+    options.check_place(out, resume=resume, force=force)
     params = options.params_of(param)
     cards = resolve(attack, norms=norm or [], params=params or None)
     if len(cards) != 1:
@@ -87,7 +90,8 @@ def generate_command(
                 plan, out, format=format_, command=command_line(), resume=resume, force=force, listen=listen
             )
     except KeyboardInterrupt:
-        sys.stderr.write(f"interrupted: finished files stay in {out}; go on with the same command and --resume\n")
+        if out.exists():
+            sys.stderr.write(f"what is finished stays in {out}; go on with the same command and --resume\n")
         raise typer.Exit(130) from None
     if json_:
         emit({"out": str(out), "status": made.status, "error": made.errors or None})
@@ -96,6 +100,6 @@ def generate_command(
         say(f"{listing or 'nothing new'}; wrote {made.path}")
         if made.errors:
             say(f"the attack raised: {made.errors}")
-        say(f"Read it back: robustode eval --model {model} --data {out} --attacks none --allow-low-accuracy")
+        say(f"Read it back in eval: --data {out} --attacks none --allow-low-accuracy, or attack with it: --also {out}")
     if made.errors:
         raise typer.Exit(1)

@@ -15,7 +15,7 @@ Row = dict[str, str]
 
 
 def list_command(
-    what: Annotated[str, typer.Argument(help="models, attacks, suites, evaluations or data.")],
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="models, attacks, suites, evaluations or data.")],
     json_: options.Json = False,
 ) -> None:
     """List what is there by name.
@@ -30,7 +30,9 @@ def list_command(
     if json_:
         emit({what: rows})
         return
-    table = Table(*(rows[0] if rows else ["name"]), box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for name in rows[0] if rows else ["name"]:
+        table.add_column(name, no_wrap=name == "name", overflow="fold")
     for row in rows:
         table.add_row(*row.values())
     console().print(table)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import re
 import sys
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
+from robustode import __version__
 from robustode.cli import data, evaluate, generate, listing, report, train, uncertainty, verify
-from robustode.errors import RobustODEError
+from robustode.errors import OptionError, RobustODEError
+
+WRONG_USE, INTERRUPTED = 2, 130
+_CANNOT_WRITE = ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EISDIR", "ENAMETOOLONG")
 
 app = typer.Typer(
     name="robustode",
@@ -15,7 +24,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Adversarial robustness of continuous-depth classifiers (sNODE) and of any torch.nn.Module.",
     epilog="Start with: robustode eval --model zoo:snode-digits --limit 100",
 )
 app.command("eval")(evaluate.eval_command)
@@ -29,17 +37,65 @@ app.command("list")(listing.list_command)
 app.add_typer(data.app, name="data")
 
 
-def main() -> None:
-    """Run the command line: a user's error is one message and exit status 2, Ctrl-C is 130."""
+def _version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"robustode {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _robustode(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it and exit.")] = (
+        False
+    ),
+) -> None:
+    """Adversarial robustness of continuous-depth classifiers (sNODE) and of any torch.nn.Module."""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0, 1 (a result is incomplete or does not hold), 2 (wrong use), 130 (Ctrl-C).
+
+    A user's error, and a place that cannot be written, is one message on stderr; any other exception is a defect of
+    this package and keeps its traceback.
+    """
+    arguments = list(sys.argv[1:] if args is None else args)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without ε shows "?"
     try:
-        app(standalone_mode=True)
+        _refuse_empty(arguments)
+        app(arguments, prog_name="robustode", standalone_mode=True)
     except RobustODEError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        sys.exit(130)
+        _stop(str(error))
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            sys.stderr.write("interrupted\n")
+        raise
+    except Exception as error:
+        if not _is_unwritable(error):
+            raise
+        place = f" '{error.filename}'" if isinstance(error, OSError) and error.filename else ""
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        _stop(f"cannot write{place}: {reason}. Make room, or choose another place with --out.")
 
 
-if __name__ == "__main__":
-    main()
+def _stop(message: str) -> None:
+    sys.stderr.write(f"error: {message}\n")
+    sys.exit(WRONG_USE)
+
+
+def _is_unwritable(error: Exception) -> bool:
+    """Whether a place cannot be written; safetensors has its own exception for it, with the number in its text."""
+    numbers = {getattr(errno, name, None) for name in _CANNOT_WRITE}
+    if isinstance(error, OSError):
+        return error.errno in numbers
+    found = re.search(r"I/O error: .*\(os error (\d+)\)", str(error))
+    return type(error).__name__ == "SafetensorError" and found is not None and int(found[1]) in numbers
+
+
+def _refuse_empty(arguments: list[str]) -> None:
+    """Raise `OptionError` for an empty value, which is most often a shell variable that is not set."""
+    for before, text in zip(["", *arguments], arguments, strict=False):
+        if text == "" or (text.startswith("--") and text.endswith("=")):
+            option = text.rstrip("=") or before or "argument"
+            raise OptionError(option, expected="a value", got="an empty text", fix="Is a shell variable not set?")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,45 +10,84 @@ from typing import Annotated, Any
 
 import typer
 
-from robustode.errors import AttackError, OptionError, unknown
+from robustode.errors import OptionError, RunError, unknown
 
-Model = Annotated[
+Models = Annotated[
     list[str],
-    typer.Option("--model", help="Checkpoint, zoo:NAME, python:FILE.py:factory, or a state dict with --arch. Repeats."),
+    typer.Option(
+        "--model",
+        metavar="MODEL",
+        help="Checkpoint, zoo:NAME, python:FILE.py:factory, or a state dict with --arch. Repeats.",
+    ),
 ]
-Data = Annotated[str | None, typer.Option("--data", help="Data set by name or path; default the checkpoint's own.")]
+Model = Annotated[str, typer.Option("--model", metavar="MODEL", help="Model, as for eval.")]
+Data = Annotated[
+    str | None,
+    typer.Option("--data", metavar="DATA", help="Data set by name or path; default the checkpoint's own."),
+]
 DataRoot = Annotated[
     Path | None,
-    typer.Option("--data-root", help="Folder of the real image sets, as torchvision keeps them; else $ROBUSTODE_DATA."),
+    typer.Option("--data-root", metavar="DIR", help="Folder of the real image sets; default $ROBUSTODE_DATA."),
 ]
-Split = Annotated[str, typer.Option("--split", help="test or train.")]
+Split = Annotated[str, typer.Option("--split", metavar="SPLIT", help="test or train.")]
 Limit = Annotated[
-    str | None, typer.Option("--limit", help="N for a class-stratified random subset, first:N for the first N.")
+    str | None,
+    typer.Option("--limit", metavar="N", help="N samples, random and class-stratified; first:N for the first N."),
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of every random draw.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of every random draw.")]
+Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or mps.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Eps = Annotated[
     list[str] | None,
-    typer.Option("--eps", help="Radii: 4/255,8/255 with one norm; linf=4/255 (repeat for l2=...) with several."),
+    typer.Option("--eps", metavar="EPS", help="Radii: 4/255,8/255, or linf=4/255 with several norms. Repeats."),
 ]
-Norms = Annotated[list[str] | None, typer.Option("--norm", help="Norm of the attacks: l2, linf or l1. Repeats.")]
-Params = Annotated[list[str] | None, typer.Option("--param", help="K=V of an attack given as library:NAME. Repeats.")]
-Out = Annotated[Path | None, typer.Option("--out", help="Output directory.")]
+Norms = Annotated[list[str] | None, typer.Option("--norm", metavar="NORM", help="linf, l2 or l1. Repeats.")]
+Params = Annotated[
+    list[str] | None,
+    typer.Option("--param", metavar="K=V", help="Parameter of an attack given as library:NAME. Repeats."),
+]
+Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Output directory; default in runs/.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in the same directory.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
-Arch = Annotated[str | None, typer.Option("--arch", help="python:FILE.py:factory of the module of a state dict.")]
-Bounds = Annotated[str | None, typer.Option("--bounds", help="LO,HI of the model's inputs.")]
-Classes = Annotated[int | None, typer.Option("--classes", help="Number of classes.")]
-InputShape = Annotated[str | None, typer.Option("--input-shape", help="C,H,W of one input.")]
-Mean = Annotated[str | None, typer.Option("--mean", help="Mean that the model subtracts, by channel.")]
-Std = Annotated[str | None, typer.Option("--std", help="Standard deviation that the model divides by, by channel.")]
+Shard = Annotated[int, typer.Option("--shard", metavar="N", min=1, help="Samples in a unit of work.")]
+AllowLowAccuracy = Annotated[
+    bool, typer.Option("--allow-low-accuracy", help="Go on although the clean accuracy is suspicious.")
+]
+Arch = Annotated[
+    str | None, typer.Option("--arch", metavar="CODE", help="Module of a state dict: python:FILE.py:factory.")
+]
+Bounds = Annotated[str | None, typer.Option("--bounds", metavar="LO,HI", help="Box of the model's inputs.")]
+Classes = Annotated[int | None, typer.Option("--classes", metavar="K", min=2, help="Number of classes.")]
+InputShape = Annotated[str | None, typer.Option("--input-shape", metavar="C,H,W", help="Shape of one input.")]
+Mean = Annotated[str | None, typer.Option("--mean", metavar="M,...", help="What the model subtracts, by channel.")]
+Std = Annotated[str | None, typer.Option("--std", metavar="S,...", help="What the model divides by, by channel.")]
 Normalise = Annotated[
-    str | None, typer.Option("--normalise", help="mnist, fashion-mnist, cifar10 or imagenet in place of --mean --std.")
+    str | None,
+    typer.Option("--normalise", metavar="NAME", help="Mean and std of mnist, fashion-mnist, cifar10 or imagenet."),
 ]
 Output = Annotated[
-    str | None, typer.Option("--output", help="Which output holds the logits: a key, an index, last or binary.")
+    str | None,
+    typer.Option("--output", metavar="WHICH", help="Output with the logits: a key, an index, last or binary."),
 ]
+
+
+def check_place(folder: Path, *, resume: bool = False, force: bool = False) -> None:
+    """Raise, before anything is computed, unless files can be written in `folder`, which need not exist yet."""
+    if resume and force:
+        fix = "--resume keeps what is finished, --force deletes it."
+        raise OptionError("options", expected="--resume or --force", got="both", fix=fix)
+    above = next(place for place in (folder, *folder.resolve().parents) if place.exists())
+    got = None if above.is_dir() else f"the file '{above}'"
+    if got is None:
+        try:
+            with tempfile.TemporaryFile(dir=above):
+                pass
+        except OSError as reason:
+            got = f"'{above}': {reason.strerror}"
+    if got is not None:
+        raise RunError(
+            f"output '{folder}'", expected="a folder that can be written", got=got, fix="Choose another --out."
+        )
 
 
 def numbers(option: str, text: str | None, count: int | None = None) -> tuple[float, ...] | None:
@@ -79,13 +119,13 @@ def shape_of(text: str | None) -> tuple[int, ...] | None:
     return None if values is None else tuple(int(v) for v in values)
 
 
-def params_of(texts: Sequence[str] | None) -> dict[str, Any]:
-    """Return --param K=V as {K: value}; values are read as TOML (3, 0.1, true, "text"), else taken as text."""
+def params_of(texts: Sequence[str] | None, option: str = "--param") -> dict[str, Any]:
+    """Return K=V, K=V as {K: value}; values are read as TOML (3, 0.1, true, "text"), else taken as text."""
     out: dict[str, Any] = {}
     for text in texts or ():
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
-            raise AttackError("--param", expected="NAME=VALUE", got=f"'{text}'")
+            raise OptionError(option, expected="NAME=VALUE", got=f"'{text}'")
         try:
             out[key.strip()] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
@@ -103,7 +143,19 @@ def module_options(
     normalise: str | None,
     output: str | None,
 ) -> dict[str, Any]:
-    """Return the options of a user's own module as fields of `ModelEntry`, without those not given."""
+    """Return the options of a user's own module as fields of `ModelEntry`, without those not given.
+
+    Raises:
+        OptionError: a text that cannot be read, or a mean without a standard deviation.
+    """
+    if (mean is None) != (std is None):
+        got = "--mean" if std is None else "--std"
+        raise OptionError(
+            "normalisation",
+            expected="--mean and --std",
+            got=f"{got} alone",
+            fix="Give both; --mean 0 and --std 1 change nothing.",
+        )
     values = {
         "arch": arch,
         "bounds": bounds_of(bounds),

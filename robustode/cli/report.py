@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -9,20 +10,22 @@ import typer
 
 from robustode.cli import options
 from robustode.cli.console import emit, rows_of, say, show_tables
+from robustode.errors import RunError
 
 
 def report_command(
-    runs: Annotated[list[Path], typer.Argument(help="One or several finished run directories.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="One or several finished run directories.")],
     out: options.Out = None,
     seed: options.Seed = 0,
     force: options.Force = False,
     json_: options.Json = False,
 ) -> None:
-    """Compare finished runs: tables side by side, paired intervals, one HTML page.
+    """Compare finished runs.
+
+    Tables side by side, paired intervals, one HTML page.
 
     Example: robustode report runs/a runs/b --out comparison
     """
-    from robustode.errors import RunError
     from robustode.evaluation.rundir import read_run
     from robustode.reporting.compare import compare
     from robustode.reporting.html import write_report
@@ -30,13 +33,12 @@ def report_command(
 
     read = [read_run(path) for path in runs]
     place = out or Path("runs") / ("report-" + "+".join(path.resolve().name for path in runs))
-    if place.exists() and not force:
-        fix = "Choose another --out, or use --force."
-        raise RunError(f"output directory '{place}'", expected="a new one", got="it exists", fix=fix)
+    _check_new(place, force)
     if len(read) == 1 and len(read[0].meta["models"]) == 1:
         tables = all_tables(read[0].records, read[0].meta, read[0].timings)
     else:
         tables = compare(read, seed=seed)
+    shutil.rmtree(place / "tables", ignore_errors=True)
     save_tables(tables, place / "tables")
     page = write_report(read, place / "report.html")
     if json_:
@@ -44,3 +46,16 @@ def report_command(
         return
     show_tables(tables)
     say(f"Files in {place}: {page.name}, tables/")
+
+
+def _check_new(place: Path, force: bool) -> None:
+    """Raise `RunError` unless `place` is new, or an earlier report that `force` replaces."""
+    options.check_place(place)
+    if not place.exists():
+        return
+    if not force:
+        fix = "Choose another --out, or use --force."
+        raise RunError(f"output directory '{place}'", expected="a new one", got="it exists", fix=fix)
+    if any(place.iterdir()) and ((place / "run.json").exists() or not (place / "report.html").is_file()):
+        fix = "Choose another --out; --force replaces reports only."
+        raise RunError(f"output directory '{place}'", expected="an earlier report", got="something else", fix=fix)

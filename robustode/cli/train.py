@@ -14,11 +14,12 @@ from robustode.cli.evaluate import command_line
 
 
 def train_command(
-    arch: Annotated[str, typer.Argument(help="snode, layered or resnet.")],
-    data: Annotated[str, typer.Option("--data", help="Data set by name or path.")],
-    out: Annotated[Path, typer.Option("--out", help="Checkpoint to write (.safetensors).")],
+    arch: Annotated[str, typer.Argument(metavar="ARCH", help="snode, layered or resnet.")],
+    data: Annotated[str, typer.Option("--data", metavar="DATA", help="Data set by name or path.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Checkpoint to write (.safetensors).")],
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="K=V in place of the recipe's value: epochs=3, steps=30. Repeats.")
+        list[str] | None,
+        typer.Option("--set", metavar="K=V", help="In place of the recipe's value: epochs=3, steps=30. Repeats."),
     ] = None,
     bounds: options.Bounds = None,
     limit: options.Limit = None,
@@ -28,7 +29,9 @@ def train_command(
     data_root: options.DataRoot = None,
     json_: options.Json = False,
 ) -> None:
-    """Train a model by the best known recipe for its architecture and data, and write a checkpoint.
+    """Train a model and write a checkpoint.
+
+    Uses the best known recipe for the architecture and the data; Ctrl-C ends it early and still writes.
 
     Example: robustode train snode --data digits --out snode.safetensors
     """
@@ -38,11 +41,12 @@ def train_command(
     from robustode.training import recipe as best_recipe
 
     recipe = best_recipe(arch, data)
-    changes = options.params_of(set_)
+    changes = options.params_of(set_, "--set")
     if changes:
         recipe = recipe.overrides(**changes)
     place = options.check_device(device)
     check_target(out, force=force)
+    options.check_place(out.parent)
     box = options.bounds_of(bounds)
     samples = load_data(data, split="train", limit=limit, seed=seed, root=data_root, bounds=box)
     test = load_data(data, split="test", root=data_root, bounds=box) if samples.split == "train" else None

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from robustode.cli import options
-from robustode.cli.console import console, emit, say
+from robustode.cli.console import emit, percent, say, show_note, show_rows
 from robustode.cli.evaluate import command_line
 
 
 def uncertainty_command(
-    model: Annotated[str, typer.Option("--model", help="Model, as for eval.")],
+    model: options.Model,
     data: options.Data = None,
     sigma: Annotated[
-        str, typer.Option("--sigma", help="Standard deviations of the input noise, in raw-input units.")
+        str, typer.Option("--sigma", metavar="S,...", help="Standard deviations of the noise, in input units.")
     ] = "0.02,0.05,0.1,0.2",
-    draws: Annotated[int, typer.Option("--draws", help="Monte Carlo draws for each sample.")] = 1000,
+    draws: Annotated[
+        int, typer.Option("--draws", metavar="N", min=1, help="Monte Carlo draws for each sample.")
+    ] = 1000,
     limit: options.Limit = None,
     split: options.Split = "test",
-    out: Annotated[Path | None, typer.Option("--out", help="Parquet file with one row per sample and sigma.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Parquet file, one row per sample and sigma.")
+    ] = None,
     arch: options.Arch = None,
     bounds: options.Bounds = None,
     classes: options.Classes = None,
@@ -36,23 +41,26 @@ def uncertainty_command(
     data_root: options.DataRoot = None,
     json_: options.Json = False,
 ) -> None:
-    """Predict the accuracy under Gaussian input noise from one linearisation, beside Monte Carlo's.
+    """Predict the accuracy under Gaussian noise.
+
+    Linear propagation (one linearisation a sample) beside Monte Carlo.
 
     Example: robustode uncertainty --model zoo:snode-digits --sigma 0.05,0.1 --limit 100
     """
-    from rich.table import Table
-
     from robustode.errors import OptionError, RunError
     from robustode.evaluation.plan import make_plan
     from robustode.evaluation.protocol import build_protocol
     from robustode.evaluation.uncertain import noise_table
 
     sigmas = options.numbers("--sigma", sigma) or ()
-    if not sigmas or min(sigmas) < 0:
-        raise OptionError("--sigma", expected="numbers ≥ 0 separated by commas", got=f"'{sigma}'")
-    if out is not None and out.exists() and not force:
-        fix = "Choose another --out, or use --force."
-        raise RunError(f"output file '{out}'", expected="a new one", got="it exists", fix=fix)
+    if not sigmas or not all(0 <= value < math.inf for value in sigmas):
+        raise OptionError("--sigma", expected="finite numbers ≥ 0 separated by commas", got=f"'{sigma}'")
+    if out is not None:
+        if out.is_dir() or (out.exists() and not force):
+            got = "a folder" if out.is_dir() else "it exists"
+            fix = "Choose another --out, or use --force for a file."
+            raise RunError(f"output file '{out}'", expected="a new one", got=got, fix=fix)
+        options.check_place(out.parent)
     extra = options.module_options(arch, bounds, classes, input_shape, mean, std, normalise, output)
     values: dict[str, Any] = {
         "models": [{"model": model, **extra}],
@@ -66,20 +74,18 @@ def uncertainty_command(
     plan = make_plan(build_protocol(values, "uncertainty"), data_root=data_root, device=place)
     summary, rows = noise_table(plan, sigmas, draws=draws, seed=seed)
     if out is not None:
-        from robustode.evaluation.files import atomic
+        from robustode.files import atomic
 
         with atomic(out) as temporary:
             rows.to_parquet(temporary, index=False)
     if json_:
         emit({"command": command_line(), "data": plan.data.caption, "noise": summary.to_dict("records")})
         return
-    columns = ("σ", "predicted accuracy", "Monte Carlo accuracy", "± s.e.")
-    table = Table(*columns, title=f"{plan.models[0].label} under noise")
-    for row in summary.to_dict("records"):
-        shares = (f"{row[name]:.2%}" for name in ("predicted", "monte_carlo", "standard_error"))
-        table.add_row(f"{row['sigma']:g}", *shares)
-    console().print(table)
-    say(
+    columns = ("σ", "predicted accuracy", "Monte Carlo accuracy", "standard error")
+    shares = ("predicted", "monte_carlo", "standard_error")
+    shown = [(f"{r['sigma']:g}", *(percent(r[name], 2) for name in shares)) for r in summary.to_dict("records")]
+    show_rows(f"{plan.models[0].label} under Gaussian noise", columns, shown)
+    show_note(
         f"Mean over {plan.data.caption}. Predicted: linear propagation, one forward pass and one reverse row a class. "
         f"Monte Carlo: {draws} draws a sample, noise not clipped; its standard error covers the draws, not the choice "
         "of samples."

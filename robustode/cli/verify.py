@@ -8,14 +8,15 @@ from typing import Annotated
 import typer
 
 from robustode.cli import options
-from robustode.cli.console import console, emit, say
+from robustode.cli.console import emit, percent, say, show_rows
 
 
 def verify_command(
-    run: Annotated[Path, typer.Argument(help="A finished run directory with stored adversarials.")],
-    model: Annotated[str, typer.Option("--model", help="The model that the run evaluated, as for eval.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run directory with stored adversarials.")],
+    model: options.Model,
     label: Annotated[
-        str | None, typer.Option("--label", help="Model of the run to compare with, if the weights are not the same.")
+        str | None,
+        typer.Option("--label", metavar="LABEL", help="Model of the run to compare with, if the weights differ."),
     ] = None,
     arch: options.Arch = None,
     bounds: options.Bounds = None,
@@ -29,15 +30,16 @@ def verify_command(
     data_root: options.DataRoot = None,
     json_: options.Json = False,
 ) -> None:
-    """Re-score the adversarials that a run stored; exit status 1 if any no longer holds.
+    """Re-score the adversarials of a run.
+
+    Exit status 1 if any no longer holds.
 
     Example: robustode verify runs/snode-digits-digits-standard --model zoo:snode-digits
     """
-    from rich.table import Table
-
     from robustode.evaluation.rundir import read_run
     from robustode.evaluation.verify import verify
     from robustode.models import load_model, model_hash
+    from robustode.reporting.formatting import eps_label, norm_name
 
     finished = read_run(run)
     facts = finished.meta["models"][0]
@@ -63,11 +65,17 @@ def verify_command(
             }
         )
     else:
-        table = Table("norm", "ε", "claimed", "re-scored", title=f"{found.label}: stored adversarials only")
-        for row in found.frame.to_dict("records"):
-            eps = "clean" if row["eps"] == 0 else f"{row['eps']:g}"
-            table.add_row(str(row["norm"]), eps, f"{row['claimed']:.1%}", f"{row['rescored']:.1%}")
-        console().print(table)
+        rows = [
+            (
+                norm_name(r["norm"]),
+                eps_label(r["eps"]) if r["eps"] else "clean",
+                percent(r["claimed"]),
+                percent(r["rescored"]),
+            )
+            for r in found.frame.to_dict("records")
+        ]
+        title = f"Robust accuracy of {found.label} from its stored adversarials alone"
+        show_rows(title, ("norm", "ε", "claimed", "re-scored"), rows)
         if not found.same_model:
             say("The weights are not those that the run evaluated: this is a transfer of its adversarials.")
         say(f"{found.held} of {found.points} stored adversarials hold; largest change of a distance {found.worst:.1e}")
