@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from robustode.evaluation import records
-from robustode.evaluation.rundir import RunDir, hash_files, read_run, write_json_atomic
+from robustode.evaluation.rundir import RunDir, hash_files, read_run
+from robustode.files import write_json
 
 BUDGETS = {"linf": [0.1, 0.2, 0.3], "l2": [0.5, 1.0]}
 
@@ -205,7 +206,7 @@ def write_run(path: Path, data: pd.DataFrame, meta: dict[str, Any], *, timed: bo
     records.write(data, path / "records.parquet")
     if timed:
         timings(data).to_parquet(path / "timings.parquet")
-    write_json_atomic({**meta, "files": hash_files(path)}, path / "run.json")
+    write_json({**meta, "files": hash_files(path)}, path / "run.json")
     return read_run(path)
 
 

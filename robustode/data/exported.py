@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustode.data.files import digest_of, read_json
 from robustode.data.source import Source
 from robustode.data.writer import HEADER, INDEX, SCHEMA
 from robustode.errors import DataError
+from robustode.files import file_digest, read_json
 
 _SUCCESS = "success"
 
@@ -93,7 +93,7 @@ class _Shard:
         what = f"shard '{self.path}'"
         if not self.path.is_file():
             raise DataError(what, expected="a file", got="no such file", fix="Generate the data set again.")
-        digest = digest_of(self.path)
+        digest = file_digest(self.path)
         if digest != self.sha256:
             raise DataError(
                 what,

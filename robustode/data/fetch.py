@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from robustode.data.catalogue import CATALOGUE
-from robustode.data.files import digest_of, whole_or_absent
 from robustode.data.public import ENVIRONMENT, PUBLIC, PublicSet
 from robustode.errors import DataError, unknown
+from robustode.files import atomic, file_digest
 
 Progress = Callable[[str, int, int | None], None]
 _PIECE = 1 << 18
@@ -49,7 +49,7 @@ def fetch(
             _fetch_archive(public, folder, absent, base, progress, timeout)
         else:
             for file in absent:
-                with whole_or_absent(folder / file) as temporary:
+                with atomic(folder / file) as temporary:
                     _download(base + file, temporary, public.files[file], progress, timeout)
     except OSError as reason:
         raise DataError(f"folder '{folder}'", got=f"an error on writing: {reason}") from reason
@@ -57,7 +57,7 @@ def fetch(
 
 
 def _is_right(path: Path, md5: str) -> bool:
-    return path.is_file() and digest_of(path, "md5") == md5
+    return path.is_file() and file_digest(path, "md5") == md5
 
 
 def _fetch_archive(
@@ -67,14 +67,14 @@ def _fetch_archive(
     file, md5 = public.archive or ("", "")
     archive = folder / file
     try:
-        with whole_or_absent(archive) as temporary:
+        with atomic(archive) as temporary:
             _download(base + file, temporary, md5, progress, timeout)
         with tarfile.open(archive, "r:gz") as bundle:
             for name in absent:
                 member = bundle.extractfile(f"{public.folder}/{name}")
                 if member is None:
                     raise KeyError(name)
-                with member, whole_or_absent(folder / name) as temporary:
+                with member, atomic(folder / name) as temporary:
                     temporary.write_bytes(member.read())
                     _compare(temporary, public.files[name], f"{file}, member {name}")
     except (KeyError, tarfile.TarError, EOFError, zlib.error) as reason:
@@ -123,7 +123,7 @@ def _no_answer(url: str, reason: BaseException) -> DataError:
 
 
 def _compare(path: Path, md5: str, what: str) -> None:
-    got = digest_of(path, "md5")
+    got = file_digest(path, "md5")
     if got != md5:
         raise DataError(
             f"download of {what}", expected=f"the published bytes, md5 {md5}", got=f"md5 {got}", fix="Try again."

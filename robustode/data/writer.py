@@ -13,8 +13,8 @@ import torch
 
 from robustode.data.convert import array_of, inputs, labels
 from robustode.data.dataset import Data, check_pair
-from robustode.data.files import digest_of, read_json, whole_or_absent, write_json
 from robustode.errors import DataError, RunError
+from robustode.files import atomic, file_digest, read_json, write_json
 
 SCHEMA = 1
 FORMATS = ("npz", "safetensors")
@@ -81,7 +81,7 @@ class DatasetWriter:
         if entry is None or entry["count"] != count:
             return False
         path = self.directory / entry["file"]
-        return path.is_file() and digest_of(path) == entry["sha256"]
+        return path.is_file() and file_digest(path) == entry["sha256"]
 
     def write(self, shard: int, *, x: Any, y: Any, **columns: Any) -> None:
         """Write one shard; an unfinished or earlier one of the same number is replaced.
@@ -102,16 +102,16 @@ class DatasetWriter:
             if other["columns"] != described:
                 raise DataError(f"columns of shard {shard}", expected=other["columns"], got=described)
         path = self.directory / f"data-{shard:05d}.{self.format}"
-        with whole_or_absent(path) as temporary:
+        with atomic(path) as temporary:
             _save(temporary, arrays, self.format, self.bounds)
-            digest = digest_of(temporary)
+            digest = file_digest(temporary)
         entry = {
             "file": path.name,
             "sha256": digest,
             "count": len(arrays["y"]),
             "columns": described,
         }
-        write_json(path.with_suffix(".json"), entry)
+        write_json(entry, path.with_suffix(".json"))
         self._shards[shard] = entry
 
     def close(self) -> Path:
@@ -136,7 +136,7 @@ class DatasetWriter:
             "shards": [{key: value for key, value in entry.items() if key != "columns"} for entry in entries],
         }
         path = self.directory / INDEX
-        write_json(path, index)
+        write_json(index, path)
         for name in (HEADER, *(str(Path(entry["file"]).with_suffix(".json")) for entry in entries)):
             (self.directory / name).unlink(missing_ok=True)
         return path
@@ -165,7 +165,7 @@ class DatasetWriter:
             for file in ours:
                 file.unlink()
         place.mkdir(parents=True, exist_ok=True)
-        write_json(place / HEADER, self._header)
+        write_json(self._header, place / HEADER)
 
     def _take_up(self) -> None:
         """Take the shards of an earlier, interrupted or finished, run of the same data set."""

@@ -13,7 +13,6 @@ import torch
 from robustode.attacks.adapters.rng import forked_rng
 from robustode.attacks.card import Card
 from robustode.data import DatasetWriter
-from robustode.data.files import read_json
 from robustode.data.writer import HEADER, INDEX
 from robustode.errors import AttackError, BudgetError, RunError
 from robustode.evaluation.clean import CleanAccuracy, check_clean
@@ -24,6 +23,7 @@ from robustode.evaluation.plan import Plan
 from robustode.evaluation.planned import samples_for
 from robustode.evaluation.records import rows
 from robustode.evaluation.rows import Shard, Subject
+from robustode.files import read_json
 
 PROBE = 512  # samples of the clean accuracy that is looked at before the first attack
 

@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from robustode.data.files import read_json
 from robustode.errors import RunError
 from robustode.evaluation.rundir import hash_files
+from robustode.files import read_json
 
 FILES = ("records.parquet", "timings.parquet", "run.json", "report.html")
 FOLDERS = ("shards", "adversarials", "tables", "figures")

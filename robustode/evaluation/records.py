@@ -12,7 +12,7 @@ import pandas as pd
 
 from robustode.attacks.base import Status
 from robustode.errors import RunError
-from robustode.evaluation.files import atomic
+from robustode.files import atomic
 
 DTYPES: dict[str, str] = {
     "model": "string",

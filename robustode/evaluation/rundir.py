@@ -12,9 +12,9 @@ import pandas as pd
 
 from robustode.errors import RunError
 from robustode.evaluation import records as records_file
-from robustode.evaluation.files import sha256_file, write_json_atomic
+from robustode.files import file_digest
 
-__all__ = ["FINISHED", "SCHEMA", "RunDir", "hash_files", "read_run", "sha256_file", "write_json_atomic"]
+__all__ = ["FINISHED", "SCHEMA", "RunDir", "hash_files", "read_run"]
 
 SCHEMA = 1
 FINISHED = ("complete", "partial")
@@ -41,7 +41,7 @@ def hash_files(path: Path, *, skip: tuple[str, ...] = ("run.json", "shards")) ->
     """Return {relative POSIX path: sha256} of every file in a run directory, sorted, without those under `skip`."""
     files = (file for file in sorted(path.rglob("*")) if file.is_file())
     names = ((file.relative_to(path), file) for file in files)
-    return {name.as_posix(): sha256_file(file) for name, file in names if name.parts[0] not in skip}
+    return {name.as_posix(): file_digest(file) for name, file in names if name.parts[0] not in skip}
 
 
 def read_run(path: str | Path) -> RunDir:
@@ -100,7 +100,7 @@ def _check_files(path: Path, files: Mapping[str, str]) -> None:
         file = path / name
         if not file.is_file():
             changed.append(f"{name} is missing")
-        elif sha256_file(file) != digest:
+        elif file_digest(file) != digest:
             changed.append(f"{name} has other bytes")
     if changed:
         fix = "Run the evaluation again, or restore the files"

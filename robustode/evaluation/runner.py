@@ -18,7 +18,6 @@ from robustode.evaluation import shards
 from robustode.evaluation.clean import CleanAccuracy, check_clean
 from robustode.evaluation.counting import Counted
 from robustode.evaluation.engine import run_unit, seed_of
-from robustode.evaluation.files import write_json_atomic
 from robustode.evaluation.judge import Judge
 from robustode.evaluation.manifest import manifest
 from robustode.evaluation.outdir import check_directory, clear, own_files
@@ -27,6 +26,7 @@ from robustode.evaluation.planned import PlannedModel, samples_for
 from robustode.evaluation.rows import Shard, Subject
 from robustode.evaluation.rundir import RunDir, read_run
 from robustode.evaluation.stored import Stored
+from robustode.files import write_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ def execute(
         clear(out)
     meta = manifest(plan, [one.clean for one in ready], command)
     out.mkdir(parents=True, exist_ok=True)
-    write_json_atomic({**meta, "status": "running"}, out / "run.json")
+    write_json({**meta, "status": "running"}, out / "run.json")
     _units(plan, ready, out, tell)
     return _finish(plan, ready, out, meta, publish)
 
@@ -160,7 +160,7 @@ def _finish(
     if publish is not None:
         timings = pd.read_parquet(out / "timings.parquet")
         publish(RunDir(path=out, meta=final, records=records, timings=timings))
-    write_json_atomic({**final, "files": own_files(out)}, out / "run.json")
+    write_json({**final, "files": own_files(out)}, out / "run.json")
     return read_run(out)
 
 

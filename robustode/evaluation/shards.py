@@ -13,8 +13,8 @@ from torch import Tensor
 
 from robustode.evaluation import records as records_file
 from robustode.evaluation.engine import Unit
-from robustode.evaluation.files import atomic
 from robustode.evaluation.protocol import digest
+from robustode.files import atomic
 
 
 def safe(name: str) -> str:

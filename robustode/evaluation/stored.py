@@ -11,9 +11,9 @@ from torch import Tensor
 
 from robustode.attacks.norms import check_norm
 from robustode.data import Data, load_data
-from robustode.data.files import read_json
 from robustode.data.writer import INDEX
 from robustode.errors import DataError
+from robustode.files import read_json
 
 
 @dataclass(frozen=True, kw_only=True)

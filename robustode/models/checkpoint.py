@@ -7,7 +7,6 @@ input shape and the provenance of the training.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from robustode.errors import ModelError
+from robustode.files import atomic
 from robustode.models.config import validated
 from robustode.models.registry import architecture, is_own
 from robustode.models.tensors import existing_file, floating_dtype, load_strict, read_safetensors
@@ -99,13 +99,8 @@ def save_checkpoint(
     except (TypeError, ValueError) as reason:
         raise ModelError("provenance of a checkpoint", expected="finite JSON values", got=str(reason)) from None
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with atomic(path) as temporary:
         save_file(tensors, temporary, metadata={KEY: text})
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from robustode.evaluation.files import atomic, write_text_atomic
 from robustode.evaluation.records import rows
 from robustode.evaluation.rundir import RunDir
 from robustode.evaluation.statistics import wilson_bounds
 from robustode.evaluation.worst_case import WorstCase, worst_case
+from robustode.files import atomic, write_text
 from robustode.reporting import captions, layout
 from robustode.reporting.formatting import norm_name
 
@@ -89,7 +89,7 @@ def write_figures(run: RunDir) -> list[Path]:
     """Write figures/NAME.{svg,png} of a run, each atomically, and return their paths."""
     paths, folder = [], run.path / "figures"
     for plot in all_figures(run.records, run.meta):
-        paths.append(write_text_atomic(plot.svg(), folder / f"{plot.name}.svg"))
+        paths.append(write_text(plot.svg(), folder / f"{plot.name}.svg"))
         paths.append(plot.png(folder / f"{plot.name}.png"))
     return paths
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from robustode.evaluation.files import write_text_atomic
 from robustode.evaluation.rundir import RunDir
 from robustode.evaluation.statistics import Estimate
+from robustode.files import write_text
 from robustode.reporting import captions, layout
 from robustode.reporting.compare import paired
 from robustode.reporting.figures import INK, Plot, all_figures
@@ -39,7 +39,7 @@ def write_report(runs: Sequence[RunDir], out: Path) -> Path:
     Raises:
         RunError: if the runs are not comparable.
     """
-    return write_text_atomic(render(runs), out)
+    return write_text(render(runs), out)
 
 
 def render(runs: Sequence[RunDir]) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from robustode.evaluation.files import write_text_atomic
 from robustode.evaluation.rundir import RunDir
+from robustode.files import write_text
 from robustode.reporting.accuracy import clean_accuracy, robust_accuracy
 from robustode.reporting.cost import attack_cost
 from robustode.reporting.distances import minimal_distance
@@ -48,5 +48,5 @@ def save_tables(tables: Sequence[Table], folder: Path) -> list[Path]:
     paths = []
     for table in tables:
         for suffix, text in (("csv", table.csv()), ("md", table.markdown()), ("tex", table.latex())):
-            paths.append(write_text_atomic(text, folder / f"{table.name}.{suffix}"))
+            paths.append(write_text(text, folder / f"{table.name}.{suffix}"))
     return paths

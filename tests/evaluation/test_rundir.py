@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from robustode.errors import RunError
-from robustode.evaluation.rundir import hash_files, read_run, sha256_file, write_json_atomic
+from robustode.evaluation.rundir import hash_files, read_run
+from robustode.files import file_digest, write_json
 from tests import runs
 
 
@@ -20,7 +21,7 @@ def run(tmp_path):
 def edit(run, **changes):
     """Change top-level keys of run.json."""
     path = run.path / "run.json"
-    write_json_atomic({**json.loads(path.read_text()), **changes}, path)
+    write_json({**json.loads(path.read_text()), **changes}, path)
 
 
 def test_round_trip(run):
@@ -96,13 +97,13 @@ def test_hashes(tmp_path):
     for name in ("run.json", "tables/b.csv", "a.bin", "shards/0.parquet"):
         (tmp_path / name).write_bytes(b"abc")
     assert list(hash_files(tmp_path)) == ["a.bin", "tables/b.csv"]
-    assert sha256_file(tmp_path / "a.bin") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert file_digest(tmp_path / "a.bin") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path):
-    path = write_json_atomic({"ε": [1, None]}, tmp_path / "deep" / "x.json")
+    path = write_json({"ε": [1, None]}, tmp_path / "deep" / "x.json")
     assert path.read_text(encoding="utf-8") == '{\n  "ε": [\n    1,\n    null\n  ]\n}\n'
     with pytest.raises(ValueError, match="JSON"):
-        write_json_atomic({"a": float("nan")}, path)
+        write_json({"a": float("nan")}, path)
     assert json.loads(path.read_text(encoding="utf-8")) == {"ε": [1, None]}
     assert [file.name for file in path.parent.iterdir()] == ["x.json"]

@@ -1,4 +1,4 @@
-"""Tangent, adjoint and Jacobian: against finite differences, each other, and between the fused and the autograd path."""
+"""Tangent, adjoint and Jacobian: against finite differences, each other, and the autograd path."""
 
 import pytest
 import torch

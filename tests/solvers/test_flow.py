@@ -1,5 +1,6 @@
 """The fused sweep against torchdiffeq, autograd, finite differences and closed forms."""
 
+import itertools
 import math
 
 import pytest
@@ -57,7 +58,7 @@ def test_order_of_convergence(method, order):
     with torch.no_grad():
         truth = model.at_steps(4096, "rk4").final_state(x)
         errors = [(model.at_steps(n).final_state(x) - truth).norm() for n in (32, 64, 128)]
-    observed = [math.log2(float(a / b)) for a, b in zip(errors, errors[1:], strict=False)]
+    observed = [math.log2(float(a / b)) for a, b in itertools.pairwise(errors)]
     assert observed[-1] == pytest.approx(order, abs=0.1)
 
 
