@@ -185,6 +185,8 @@ class SNODE(nn.Module):
     def final_state(self, x: Tensor) -> Tensor:
         """Return x(T), (batch, features), for inputs (batch, *input_shape)."""
         self.check_shape(x)
+        if not torch.is_grad_enabled():  # nothing is recorded
+            return self.flow.forward(self.encode(x))
         return Solve.apply(self.encode(x), self.weight, self.bias, self.flow)  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor) -> Tensor:

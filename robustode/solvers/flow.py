@@ -217,10 +217,14 @@ class Flow:
         if z is None:
             raise RuntimeError("weight gradients need a tape recorded with inputs=True")
         k, w = self.positions[n][i]
+        if w == 0.0:
+            gradient[0][k].addmm_(mu.t(), z, alpha=self.step)
+            gradient[1][k].add_(mu.sum(0), alpha=self.step)
+            return
+        outer, total = mu.t() @ z, mu.sum(0)
         for knot, share in ((k, 1.0 - w), (k + 1, w)):
-            if share:
-                gradient[0][knot].addmm_(mu.t(), z, alpha=share * self.step)
-                gradient[1][knot].add_(mu.sum(0), alpha=share * self.step)
+            gradient[0][knot].add_(outer, alpha=share * self.step)
+            gradient[1][knot].add_(total, alpha=share * self.step)
 
 
 class Solve(torch.autograd.Function):

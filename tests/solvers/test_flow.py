@@ -195,3 +195,18 @@ def test_wrong_input_shape():
 def test_tableau_checks_itself():
     with pytest.raises(ModelError, match="condition of order 2"):
         Tableau("wrong", a=((), (0.4,)), b=(0.0, 1.0), depth=(0.0, 0.4), order=2)
+
+
+def test_without_grad_nothing_is_recorded(monkeypatch):
+    model = random_snode()
+    x = random_points(model.input_shape, 3)
+    expected = model(x).detach()
+
+    def refuse(*_args, **_options):
+        raise RuntimeError("recorded")
+
+    monkeypatch.setattr(flow_module.Flow, "record", refuse)
+    with torch.no_grad():
+        assert torch.equal(model(x), expected)
+    with pytest.raises(RuntimeError, match="recorded"):
+        model(x)
