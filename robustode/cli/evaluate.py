@@ -13,7 +13,6 @@ import typer
 
 from robustode.cli import options
 from robustode.cli.console import emit, rows_of, say, show_tables, watch_run
-from robustode.errors import OptionError
 
 if TYPE_CHECKING:
     from robustode.evaluation.protocol import Protocol
@@ -57,7 +56,8 @@ def eval_command(
     device: options.Device = "cpu",
     shard: options.Shard = 500,
     eot: Annotated[
-        int | None, typer.Option("--eot", metavar="N", min=1, help="Average N passes of a random model.")
+        int | None,
+        typer.Option("--eot", metavar="N", callback=options.at_least(1), help="Average N passes of a random model."),
     ] = None,
     allow_low_accuracy: options.AllowLowAccuracy = False,
     no_store: Annotated[bool, typer.Option("--no-store", help="Do not keep the adversarials.")] = False,
@@ -72,6 +72,7 @@ def eval_command(
     """
     from robustode.evaluation.budgets import parse_budgets
     from robustode.evaluation.protocol import build_protocol
+    from robustode.evaluation.selection import select_attacks
     from robustode.models import peek
 
     params = options.params_of(param)
@@ -91,31 +92,16 @@ def eval_command(
         "allow_low_accuracy": allow_low_accuracy,
         "store": not no_store,
     }
-    if eps:
-        values["budgets"] = parse_budgets(eps, _norms(values))
     protocol = build_protocol(values, "evaluation")
+    if eps:
+        chosen = select_attacks(protocol)
+        budgets = parse_budgets(eps, [attack.norm for attack in (*chosen.cards, *chosen.stored)])
+        protocol = build_protocol({**values, "budgets": budgets}, "evaluation")
     if out is None:
         labels = [peek(one)["label"] for one in model]
         source = data or next((d for one in model if (d := peek(one)["data"])), "data")
         out = default_directory(labels, source, attacks)
     _run(protocol, out, resume, force, device, data_root, json_)
-
-
-def _norms(values: dict[str, Any]) -> list[str]:
-    """Norms of the attacks asked for; raise `OptionError` if there is no attack."""
-    from robustode.attacks.cards import resolve
-    from robustode.evaluation.stored import read_stored
-
-    found = []
-    for name in [values["attacks"], *values["also"]]:
-        if name in values["also"] and Path(name).is_dir():
-            found.append(read_stored(Path(name)))
-        else:
-            shorthand = ":" in name or name in ("sensitivity", "one-step")
-            found += resolve(name, norms=values["norms"], params=values["params"] if shorthand else None)
-    if not found:
-        raise OptionError("--eps", expected="an attack to give it to", got=f"--attacks {values['attacks']}")
-    return list(dict.fromkeys(attack.norm for attack in found))
 
 
 def run_command(
@@ -129,7 +115,8 @@ def run_command(
     force: options.Force = False,
     data_root: options.DataRoot = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", metavar="N", min=0, help="Seed in place of the protocol's.")
+        int | None,
+        typer.Option("--seed", metavar="N", callback=options.at_least(0), help="Seed in place of the protocol's."),
     ] = None,
     json_: options.Json = False,
 ) -> None:
@@ -180,6 +167,7 @@ def _run(
 
 def finish(run: RunDir, quiet: bool) -> None:
     """Show a finished run; exit with status 1 if a table has a cell that is not known because an attack raised."""
+    from robustode.reporting.captions import partial
     from robustode.reporting.html import summary
     from robustode.reporting.views import all_tables
 
@@ -203,8 +191,7 @@ def finish(run: RunDir, quiet: bool) -> None:
         for error in run.meta["errors"]:
             say(f"{error['attack']} on {error['model']} raised for {error['count']} rows: {error['message']}")
         if run.meta["skipped"]:
-            listing = ", ".join(f"{s['attack']} ({s['reason']})" for s in run.meta["skipped"])
-            say(f"This run is partial: skipped: {listing}")
+            say(partial(run.meta))
         written = [name for name in FILES if (run.path / name).exists()]
         say(f"Files in {run.path}: {', '.join(written)}")
     if unknown:

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import tempfile
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from robustode.errors import OptionError, RunError, unknown
+
+
+def at_least(least: int) -> Callable[[typer.CallbackParam, int | None], int | None]:
+    """Return the check of an option that takes a whole number ≥ `least`."""
+
+    def check(param: typer.CallbackParam, value: int | None) -> int | None:
+        if value is not None and value < least:
+            raise OptionError(param.opts[0], expected=f"a whole number ≥ {least}", got=value)
+        return value
+
+    return check
+
 
 Models = Annotated[
     list[str],
@@ -34,7 +46,7 @@ Limit = Annotated[
     str | None,
     typer.Option("--limit", metavar="N", help="N samples, random and class-stratified; first:N for the first N."),
 ]
-Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of every random draw.")]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", callback=at_least(0), help="Seed of every random draw.")]
 Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or mps.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Eps = Annotated[
@@ -49,7 +61,7 @@ Params = Annotated[
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Output directory; default in runs/.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in the same directory.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
-Shard = Annotated[int, typer.Option("--shard", metavar="N", min=1, help="Samples in a unit of work.")]
+Shard = Annotated[int, typer.Option("--shard", metavar="N", callback=at_least(1), help="Samples in a unit of work.")]
 AllowLowAccuracy = Annotated[
     bool, typer.Option("--allow-low-accuracy", help="Go on although the clean accuracy is suspicious.")
 ]
@@ -57,7 +69,7 @@ Arch = Annotated[
     str | None, typer.Option("--arch", metavar="CODE", help="Module of a state dict: python:FILE.py:factory.")
 ]
 Bounds = Annotated[str | None, typer.Option("--bounds", metavar="LO,HI", help="Box of the model's inputs.")]
-Classes = Annotated[int | None, typer.Option("--classes", metavar="K", min=2, help="Number of classes.")]
+Classes = Annotated[int | None, typer.Option("--classes", metavar="K", callback=at_least(2), help="Number of classes.")]
 InputShape = Annotated[str | None, typer.Option("--input-shape", metavar="C,H,W", help="Shape of one input.")]
 Mean = Annotated[str | None, typer.Option("--mean", metavar="M,...", help="What the model subtracts, by channel.")]
 Std = Annotated[str | None, typer.Option("--std", metavar="S,...", help="What the model divides by, by channel.")]

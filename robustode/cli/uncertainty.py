@@ -20,7 +20,8 @@ def uncertainty_command(
         str, typer.Option("--sigma", metavar="S,...", help="Standard deviations of the noise, in input units.")
     ] = "0.02,0.05,0.1,0.2",
     draws: Annotated[
-        int, typer.Option("--draws", metavar="N", min=1, help="Monte Carlo draws for each sample.")
+        int,
+        typer.Option("--draws", metavar="N", callback=options.at_least(1), help="Monte Carlo draws for each sample."),
     ] = 1000,
     limit: options.Limit = None,
     split: options.Split = "test",
