@@ -38,9 +38,9 @@ def console() -> Console:
 
 
 def say(text: str, quiet: bool = False) -> None:
-    """Print one line unless `quiet`."""
+    """Print one line unless `quiet`; above the progress bar, if there is one."""
     if not quiet:
-        console().print(text, markup=False, soft_wrap=True)
+        sys.stdout.write(f"{text}\n")
 
 
 def show_note(text: str) -> None:
