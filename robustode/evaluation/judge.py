@@ -63,18 +63,32 @@ class Judge:
 
     @torch.no_grad()
     def logits(self, x: Tensor) -> Tensor:
-        """Return the logits (batch, classes) of each sample as it would be answered alone."""
+        """Return the logits (batch, classes) of each sample as it would be answered alone.
+
+        Where batches are used, samples whose two largest logits are so near that the batch could decide between them,
+        as at the points of a minimal-norm attack, are asked alone all the same.
+        """
+        if len(x) == 0:
+            return x.new_zeros(0, self.model.classes)
         if self._batches is None and len(x) > 1:
             self._batches = self._agree(x)
-        size = BATCH if self._batches else 1
-        return torch.cat([self.model(part) for part in x.split(size)]) if len(x) else x.new_zeros(0, self.model.classes)
+        if not self._batches:
+            return self._alone(x)
+        logits = torch.cat([self.model(part) for part in x.split(BATCH)])
+        top = logits.topk(2, dim=1).values
+        close = ~(top[:, 0] - top[:, 1] > 2 * AGREE)
+        if bool(close.any()):
+            logits[close] = self._alone(x[close])
+        return logits
+
+    def _alone(self, x: Tensor) -> Tensor:
+        return torch.cat([self.model(x[i : i + 1]) for i in range(len(x))])
 
     def _agree(self, x: Tensor) -> bool:
         """Compare a batch with some of its samples alone."""
         block = x[:BATCH]
         rows = torch.arange(0, len(block), max(1, len(block) // PROBE), device=x.device)[:PROBE]
-        single = torch.cat([self.model(block[i : i + 1]) for i in rows.tolist()])
-        return same_answers(self.model(block)[rows], single)
+        return same_answers(self.model(block)[rows], self._alone(block[rows]))
 
     def answer(self, x: Tensor, y: Tensor, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return (predicted class, margin in float64) at `x`; the margin is negative where the point is broken.

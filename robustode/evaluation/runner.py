@@ -172,13 +172,14 @@ def _write_adversarials(plan: Plan, ready: Sequence[_Ready], out: Path) -> None:
             names = [attack.name for attack in _attacks(plan) if attack.norm == norm]
             places = [[shards.place(out, label, name, shard.number) for name in names] for shard in model.shards]
             target = out / "adversarials" / f"{shards.safe(label)}-{norm}.safetensors"
-            metadata = {"model": label, "model_hash": model.subject.hash, "norm": norm}
-            shards.write_best(places, target, metadata)
+            shards.write_best(places, target, {"model": label, "model_hash": model.subject.hash, "norm": norm})
 
 
 def _errors(records: pd.DataFrame) -> list[dict[str, Any]]:
     """Return one entry for each model and attack that raised: how many rows, and the first message."""
     broken = records_file.rows(records, status=Status.ERROR.value)
-    counted = broken.groupby(["model", "attack"], sort=True)["message"].agg(["size", "first"]).reset_index()
-    names = ("model", "attack", "count", "message")
-    return [dict(zip(names, row, strict=True)) for row in counted.itertuples(index=False, name=None)]
+    found = broken.groupby(["model", "attack"], sort=True)["message"].agg(["size", "first"]).reset_index()
+    return [
+        {"model": model, "attack": attack, "count": int(count), "message": message}
+        for model, attack, count, message in found.itertuples(index=False, name=None)
+    ]

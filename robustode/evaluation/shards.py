@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -15,6 +17,8 @@ from robustode.evaluation import records as records_file
 from robustode.evaluation.engine import Unit
 from robustode.evaluation.protocol import digest
 from robustode.files import atomic
+
+KEY = "robustode"  # of the header of a file of points
 
 
 def safe(name: str) -> str:
@@ -43,10 +47,17 @@ def write(path: Path, unit: Unit, *, keep_points: bool) -> None:
     records_file.write(unit.records, path.with_name(path.name + ".parquet"))
 
 
-def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write tensors as safetensors, atomically."""
+def save_tensors(tensors: dict[str, Tensor], path: Path, header: dict[str, str] | None = None) -> None:
+    """Write tensors as safetensors, atomically; the header is one JSON text, as several would be in random order."""
+    metadata = None if header is None else {KEY: json.dumps(header, sort_keys=True)}
     with atomic(path) as temporary:
         save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, metadata=metadata)
+
+
+def read_header(path: Path) -> dict[str, str]:
+    """Return what `save_tensors` wrote as header; {} if it wrote none."""
+    with safe_open(path, framework="pt") as handle:
+        return json.loads((handle.metadata() or {}).get(KEY, "{}"))
 
 
 def read_records(path: Path) -> pd.DataFrame:
@@ -68,20 +79,20 @@ def write_timings(parts: Sequence[pd.DataFrame], path: Path) -> None:
         joined.to_parquet(temporary, index=False)
 
 
-def write_best(places: Iterable[Sequence[Path]], path: Path, metadata: dict[str, str]) -> None:
+def write_best(places: Iterable[Sequence[Path]], path: Path, header: dict[str, str]) -> None:
     """Write the nearest adversarial of every sample that was broken, ordered by sample.
 
     Args:
         places: for each shard, its units of all attacks of one model and norm.
         path: file to write; not written if the units kept no points.
-        metadata: strings for the file's header.
+        header: what the file says of itself.
     """
     best = [nearest for units in places if (nearest := _nearest(units)) is not None]
     if not best:
         return
     joined = {name: torch.cat([part[name] for part in best]) for name in best[0]}
     order = torch.argsort(joined["sample"])
-    save_tensors({name: value[order] for name, value in joined.items()}, path, metadata)
+    save_tensors({name: value[order] for name, value in joined.items()}, path, header)
 
 
 def _nearest(units: Sequence[Path]) -> dict[str, Tensor] | None:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from robustode.evaluation.engine import seed_of
 from robustode.evaluation.eot import Averaged
 from robustode.evaluation.judge import Judge
 from robustode.evaluation.rundir import RunDir
+from robustode.evaluation.shards import read_header
 from robustode.evaluation.worst_case import WorstCase, worst_case
 from robustode.models.base import parameters_like
 
@@ -175,8 +175,7 @@ def _same_data(run: RunDir, given: Any, data_root: str | None) -> Data:
 
 def _stored_file(run: RunDir, label: str, norm: str) -> Path | None:
     for file in sorted((run.path / "adversarials").glob("*.safetensors")):
-        with safe_open(file, framework="pt") as handle:
-            meta = handle.metadata() or {}
-        if meta.get("model") == label and meta.get("norm") == norm:
+        header = read_header(file)
+        if header.get("model") == label and header.get("norm") == norm:
             return file
     return None

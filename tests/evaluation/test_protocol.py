@@ -1,0 +1,102 @@
+"""Protocols: what a file or the flags may say, and every mistake in them."""
+
+from __future__ import annotations
+
+import pytest
+
+from robustode.errors import BudgetError, ProtocolError
+from robustode.evaluation.protocol import build_protocol, digest, protocol_names, read_protocol
+from tests.evaluation.problem import refused
+
+TEXT = """
+title = "mine"
+data = "digits"
+limit = "first:20"
+attacks = "minimal-l2"
+also = ["fgm-l2"]
+seed = 3
+models = ["zoo:a", { model = "b.pt", arch = "python:net.py:make", bounds = [0, 255], label = "B" }]
+
+[budgets]
+l2 = [1, "1/4", 0.5]
+linf = "8/255,4/255"
+"""
+
+
+def test_a_file(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(TEXT)
+    protocol = read_protocol(str(path))
+    assert [entry.model for entry in protocol.models] == ["zoo:a", "b.pt"]
+    assert protocol.models[0].options() == {}
+    assert protocol.models[1].options() == {"arch": "python:net.py:make", "bounds": (0.0, 255.0)}
+    assert protocol.budgets == {"l2": (0.25, 0.5, 1.0), "linf": (4 / 255, 8 / 255)}
+    assert (protocol.limit, protocol.seed, protocol.shard, protocol.store) == ("first:20", 3, 500, True)
+    assert protocol.base == str(tmp_path)
+    again = build_protocol(protocol.model_dump())
+    assert again == protocol
+
+
+def test_files_beside_the_protocol_come_first(tmp_path, monkeypatch):
+    (tmp_path / "a.safetensors").touch()
+    protocol = build_protocol({"models": ["a.safetensors"], "base": str(tmp_path)})
+    assert protocol.near("a.safetensors") == str(tmp_path / "a.safetensors")
+    assert protocol.near("b.safetensors") == "b.safetensors"
+    monkeypatch.chdir(tmp_path)
+    assert build_protocol({"models": ["a.safetensors"]}).near("a.safetensors") == "a.safetensors"
+
+
+@pytest.mark.parametrize("name", protocol_names())
+def test_shipped_protocols_are_valid(name):
+    protocol = read_protocol(name)
+    assert protocol.title
+    assert protocol.data
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"models": ["a"], "atacks": "x"},
+            "unknown key of protocol: expected one of allow_low_accuracy, also, attacks",
+        ),
+        ({"models": ["a"], "atacks": "x"}, "got 'atacks'. Did you mean 'attacks'?"),
+        ({}, "protocol is not valid: models: Field required"),
+        ({"models": []}, "models: Tuple should have at least 1 item"),
+        ({"models": [{"model": "a", "archh": "b"}]}, "models.0.archh: Extra inputs are not permitted"),
+        ({"models": ["a"], "seed": -1}, "seed: Input should be greater than or equal to 0"),
+        ({"models": ["a"], "seed": 2**63}, "seed: Input should be less than"),
+        ({"models": ["a"], "shard": 0}, "shard: Input should be greater than or equal to 1"),
+        ({"models": ["a"], "eot": 0}, "eot: Input should be greater than or equal to 1"),
+        ({"models": ["a"], "budgets": [0.1]}, "budgets: Input should be a valid dictionary"),
+        ({"models": ["a"], "seed": "x", "shard": "y"}, "seed: Input should be a valid integer"),
+        ({"models": ["a"], "seed": "x", "shard": "y"}, "; shard: Input should be a valid integer"),
+    ],
+)
+def test_mistakes(values, message):
+    refused(ProtocolError, message, lambda: build_protocol(values))
+
+
+def test_mistakes_in_budgets():
+    def budgets(value, message):
+        refused(BudgetError, message, lambda: build_protocol({"models": ["a"], "budgets": value}))
+
+    budgets({"linf": [0.1, -0.2]}, "expected a positive, finite radius, got '-0.2'")
+    budgets({"linf": []}, "expected at least one radius")
+    budgets({"lnif": [0.1]}, "got 'lnif'. Did you mean 'linf'?")
+    assert build_protocol({"models": ["a"], "budgets": {"linf": 0.1}}).budgets == {"linf": (0.1,)}
+
+
+def test_files_that_are_none(tmp_path):
+    refused(ProtocolError, "got 'quickstrt'. Did you mean 'quickstart'?", lambda: read_protocol("quickstrt"))
+    path = tmp_path / "broken.toml"
+    path.write_text("models = ['a']\nseed = \n")
+    refused(ProtocolError, "expected valid TOML, got Invalid value (at line 2, column 8)", lambda: read_protocol(path))
+    path.write_bytes(b"\xff\xfe")
+    refused(ProtocolError, f"protocol '{path}' cannot be read", lambda: read_protocol(path))
+
+
+def test_digest_is_of_the_content():
+    assert digest({"a": 1, "b": [1.5, None]}) == digest({"b": [1.5, None], "a": 1})
+    assert digest({"a": 1}) != digest({"a": 2})
+    assert len(digest(0)) == 16
