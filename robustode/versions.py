@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 LIBRARIES = ("robustode", "torch", "numpy", "torchdiffeq", "foolbox", "torchattacks")
 
 
-def versions() -> dict[str, str]:
-    """Return {name: version}; "not installed" for a library that is not there (robustode run from a source tree)."""
+def versions(names: Sequence[str] = LIBRARIES) -> dict[str, str]:
+    """Return {name: version}, python first; "not installed" for one that is not (robustode run from a source tree)."""
     out = {"python": platform.python_version()}
-    for name in LIBRARIES:
+    for name in names:
         try:
             out[name] = version(name)
         except PackageNotFoundError:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import platform
 from dataclasses import asdict
 from typing import Any
 
-import torch
-
 from robustode.training.recipes import Recipe
 from robustode.training.result import TrainingResult
+from robustode.versions import versions
 
 
 def provenance(recipe: Recipe, result: TrainingResult, command: str, seed: int) -> dict[str, Any]:
@@ -29,23 +27,5 @@ def provenance(recipe: Recipe, result: TrainingResult, command: str, seed: int) 
         "optimiser": {"name": recipe.optimiser.name, **values},
         "accuracy": result.test_accuracy,
         "train_accuracy": result.train_accuracy,
-        "versions": versions(),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of python, torch, numpy and robustode."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    import numpy
-
-    try:
-        own = version("robustode")
-    except PackageNotFoundError:  # run from a source tree that is not installed
-        own = "not installed"
-    return {
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "numpy": numpy.__version__,
-        "robustode": own,
+        "versions": versions(("robustode", "torch", "numpy")),
     }
