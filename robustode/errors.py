@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONG_LIST = 12  # names that an error lists in full
+
 
 class RobustODEError(Exception):
     """An error caused by the input; `str(error)` is one complete message for the user.
@@ -83,4 +85,8 @@ def unknown(kind: str, name: str, names: Iterable[str], error: type[RobustODEErr
     known = sorted(names)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     fix = f"Did you mean '{near[0]}'?" if near else None
-    return error(f"unknown {kind}", expected=f"one of {', '.join(known) or '(none)'}", got=f"'{name}'", fix=fix)
+    expected = f"one of {', '.join(known) or '(none)'}"
+    if len(known) > LONG_LIST:
+        some = f"'{near[0]}' or another" if near else f"one of {', '.join(known[:LONG_LIST])}, ..."
+        expected = f"{some} ({len(known)} names)"
+    return error(f"unknown {kind}", expected=expected, got=f"'{name}'", fix=fix)

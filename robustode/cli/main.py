@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,10 @@ import typer
 from robustode import __version__
 from robustode.cli import data, evaluate, generate, listing, report, train, uncertainty, verify
 from robustode.errors import OptionError, RobustODEError
+
+# Before torch starts its threads: on a machine that does other work too, threads that wait by spinning slow everything
+# down several times. It changes no result.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 WRONG_USE, INTERRUPTED = 2, 130
 _CANNOT_WRITE = ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EISDIR", "ENAMETOOLONG")

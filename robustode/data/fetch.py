@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from robustode.data.catalogue import CATALOGUE
@@ -43,7 +44,6 @@ def fetch(
     folder = Path(root).expanduser() / public.folder
     base = public.url if url is None else url.rstrip("/") + "/"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         absent = [file for file, md5 in public.files.items() if not _is_right(folder / file, md5)]
         if absent and public.archive:
             _fetch_archive(public, folder, absent, base, progress, timeout)
@@ -53,7 +53,18 @@ def fetch(
                     _download(base + file, temporary, public.files[file], progress, timeout)
     except OSError as reason:
         raise DataError(f"folder '{folder}'", got=f"an error on writing: {reason}") from reason
+    finally:
+        _drop_empty(folder, Path(root).expanduser())
     return tuple(folder / file for file in public.files)
+
+
+def _drop_empty(folder: Path, root: Path) -> None:
+    """Remove `folder` and what is above it up to `root` as far as they are empty: a failed download leaves nothing."""
+    with suppress(OSError):
+        for place in (folder, *folder.parents):
+            if place == root:
+                return
+            place.rmdir()
 
 
 def _is_right(path: Path, md5: str) -> bool:

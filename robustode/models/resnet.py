@@ -6,7 +6,7 @@ import math
 from typing import Any, ClassVar, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from robustode.errors import ModelError
@@ -26,6 +26,13 @@ class ResNetConfig(BaseModel):
     bounds: tuple[float, float] = (0.0, 1.0)
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+
+    @field_validator("input_shape", mode="before")
+    @classmethod
+    def _images(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple) and len(value) != 3:
+            raise ValueError(f"expected images (channels, height, width), got inputs of shape {tuple(value)}")
+        return value
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -57,7 +57,7 @@ def check_training_data(model: nn.Module, data: Data, batch: int) -> None:
         raise TrainingError(f"data '{data.name}'", expected="samples of at least two classes", got=got)
     if batch > len(data):
         expected = f"at most the {len(data):,} samples of the data"
-        fix = f"Set the batch to {len(data)} or less."
+        fix = f"Set the batch to {len(data)} or less (robustode train ... --set batch={len(data)})."
         raise TrainingError("training option batch", expected=expected, got=batch, fix=fix)
 
 

@@ -260,7 +260,7 @@ def test_a_classifier_that_is_no_module_and_an_empty_batch():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("PDG", {}, "unknown torchattacks attack: expected one of APGD, .*, got 'PDG'. Did you mean 'PGD'\\?"),
+        ("PDG", {}, "unknown torchattacks attack: expected 'PGD' or another .*, got 'PDG'. Did you mean 'PGD'\\?"),
         ("MultiAttack", {}, "torchattacks attack MultiAttack: expected an attack on its own, got needs other attacks"),
         (
             "PGD",

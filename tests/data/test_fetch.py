@@ -82,7 +82,7 @@ def test_wrong_bytes_are_not_kept(mnist, tmp_path):
         f"download of {mnist.url}/{name}: expected the published bytes, md5 {MNIST.files[name]}, "
         f"got md5 {hashlib.md5(b'another file').hexdigest()}. Try again."
     )
-    assert list((tmp_path / "MNIST/raw").iterdir()) == []
+    assert not (tmp_path / "MNIST").exists()
 
 
 def test_absent_file_and_no_server(mnist, tmp_path):
@@ -140,3 +140,9 @@ def test_names(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="got an error on writing"):
         fetch("mnist", tmp_path / "file")
+
+
+def test_a_failed_download_leaves_no_folder(tmp_path):
+    with pytest.raises(DataError):
+        fetch("mnist", tmp_path / "new", url="http://127.0.0.1:9/nothing/", timeout=2.0)
+    assert not list((tmp_path / "new").rglob("*"))

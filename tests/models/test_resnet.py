@@ -94,7 +94,7 @@ def test_training_moves_it():
         ({"blocks": (1, 0)}, "blocks: expected at least one block in each"),
         ({"blocks": (1,) * 5}, "blocks: expected at most 4 stages for images of 8x8"),
         ({"bounds": (1, 0)}, "bounds: expected finite lo < hi, got (1, 0)"),
-        ({"input_shape": (2,)}, "input_shape.1: Field required"),
+        ({"input_shape": (2,)}, "expected images"),
         ({"input_shape": (1, 0, 8)}, "input_shape: expected positive sizes (channels, height, width), got (1, 0, 8)"),
         ({"depth": 3}, "depth: Extra inputs are not permitted (got 3)"),
         ({"std": (0.0,)}, "normalisation std: expected positive values"),
@@ -125,3 +125,8 @@ def test_unknown_architecture():
         ModelError, match=r"unknown architecture: expected one of .*got 'resnt'\. Did you mean 'resnet'\?"
     ):
         architecture("resnt")
+
+
+def test_points_are_not_images():
+    with pytest.raises(ModelError, match=r"expected images \(channels, height, width\), got inputs of shape \(2,\)"):
+        ResNet(input_shape=(2,), classes=2)
