@@ -13,6 +13,8 @@ from robustode.attacks.projections import project
 from robustode.models.base import Classifier
 from robustode.sensitivity.linearise import linearise
 
+BLOCK = 512  # rows that go through the model together, so that its activations stay bounded
+
 
 @dataclass(frozen=True)
 class Plane:
@@ -98,7 +100,7 @@ class Search:
     @torch.no_grad()
     def evaluate(self, rows: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return (margin, tolerance) at `x`; one forward pass for each row."""
-        logits = self.model(x)
+        logits = torch.cat([self.model(part) for part in x.split(BLOCK)])
         self._count(self.forwards, rows)
         return self._record(rows, x, logits), self.tolerance(logits)
 
@@ -110,6 +112,15 @@ class Search:
             x: their present points.
             candidate: class whose margin z_y − z_k is linearised; None for the margin that decides.
         """
+        parts = [
+            self._linear_model(rows[at : at + BLOCK], x[at : at + BLOCK], None if candidate is None else candidate[at:])
+            for at in range(0, len(rows), BLOCK)
+        ]
+        value, gradient, tolerance = (torch.cat(column) for column in zip(*parts, strict=True))
+        return self.project(rows, x, value, gradient, tolerance)
+
+    def _linear_model(self, rows: Tensor, x: Tensor, candidate: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (margin, its gradient, tolerance) at `x`; records and counts."""
         linear = linearise(self.model, x)
         logits = linear.logits
         self._count(self.forwards, rows)
@@ -117,12 +128,12 @@ class Search:
         value = self._record(rows, x, logits)
         _, high, low = self.margin(rows, logits)
         if candidate is not None:
-            low = candidate
+            low = candidate[: len(rows)]
             value = (logits.gather(1, high[:, None]) - logits.gather(1, low[:, None])).squeeze(1)
         cotangent = torch.zeros_like(logits)
         cotangent.scatter_(1, low[:, None], -1.0).scatter_(1, high[:, None], 1.0)
         gradient = linear.vjp(cotangent).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-        return self.project(rows, x, value, gradient, self.tolerance(logits))
+        return value, gradient, self.tolerance(logits)
 
     def project(self, rows: Tensor, x: Tensor, margin: Tensor, gradient: Tensor, tolerance: Tensor) -> Plane:
         """Project the clean points onto the linearised boundary within the box."""

@@ -7,7 +7,7 @@ import tarfile
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -43,6 +43,7 @@ def fetch(
         raise unknown("data set to fetch", name, PUBLIC, DataError)
     folder = Path(root).expanduser() / public.folder
     base = public.url if url is None else url.rstrip("/") + "/"
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         absent = [file for file, md5 in public.files.items() if not _is_right(folder / file, md5)]
         if absent and public.archive:
@@ -54,17 +55,15 @@ def fetch(
     except OSError as reason:
         raise DataError(f"folder '{folder}'", got=f"an error on writing: {reason}") from reason
     finally:
-        _drop_empty(folder, Path(root).expanduser())
+        _drop_empty(made)
     return tuple(folder / file for file in public.files)
 
 
-def _drop_empty(folder: Path, root: Path) -> None:
-    """Remove `folder` and what is above it up to `root` as far as they are empty: a failed download leaves nothing."""
+def _drop_empty(folders: Sequence[Path]) -> None:
+    """Remove folders, innermost first, as far as they are empty: a failed download leaves nothing."""
     with suppress(OSError):
-        for place in (folder, *folder.parents):
-            if place == root:
-                return
-            place.rmdir()
+        for folder in folders:
+            folder.rmdir()
 
 
 def _is_right(path: Path, md5: str) -> bool:

@@ -58,7 +58,7 @@ def test_shipped_protocols_are_valid(name):
     [
         (
             {"models": ["a"], "atacks": "x"},
-            "unknown key of protocol: expected 'attacks' or another (16 names)",
+            "unknown key of protocol: expected 'attacks' or another (15 names)",
         ),
         ({"models": ["a"], "atacks": "x"}, "got 'atacks'. Did you mean 'attacks'?"),
         ({}, "protocol is not valid: models: Field required"),
