@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from robustode.attacks.descent import descend
 from robustode.attacks.norms import per_sample
 from robustode.attacks.search import Plane, Search
 from robustode.sensitivity.linearise import linearise
@@ -21,6 +22,7 @@ class Effort:
         approach: linearisations on the way to each of them.
         keep: best classes that are polished along the boundary.
         polish: linearisations on the boundary.
+        descent: normalised gradient steps for samples that the linear model did not solve.
         probes: forward passes at most for each search along a ray.
     """
 
@@ -28,15 +30,17 @@ class Effort:
     approach: int
     keep: int
     polish: int
+    descent: int
     probes: int = 4
 
 
 SETTINGS = {
-    "fast": Effort(classes=4, approach=5, keep=3, polish=8),
-    "thorough": Effort(classes=0, approach=12, keep=3, polish=20),
+    "fast": Effort(classes=4, approach=5, keep=3, polish=8, descent=40),
+    "thorough": Effort(classes=0, approach=12, keep=3, polish=20, descent=150),
 }
 SMALLEST_SHARE = 1 / 8  # a row whose step was halved this far is finished
 PROMISING = 1.3  # rows further than this times the best of their sample are not polished
+HARD = 0.05  # KKT residual above which a sample is given to the descent
 STRETCH = (1.2, 1.5, 2.0, 3.0, 5.0, 10.0)  # factors tried where the approach stopped short of a boundary
 
 
@@ -51,10 +55,20 @@ def minimal_norm(search: Search, effort: Effort, damping: float) -> Tensor:
     last = _approach(search, candidate, clean, effort.approach, damping)
     _stretch(search, last)
     _keep_best(search, effort.keep)
-    kkt = _polish(search, effort)
+    kkt = torch.full_like(search.best, torch.inf)
+    rows = torch.isfinite(search.best).nonzero().squeeze(1)
+    search.ray(rows, search.best_x[rows], evaluations=effort.probes)
+    _polish(search, effort, rows[_promising(search)[rows]], kkt)
     order = _best_of_each_sample(search)
     search.keep_rows(order)
-    return kkt[order]
+    kkt = kkt[order]
+    hard = (kkt > HARD).nonzero().squeeze(1)
+    if len(hard):
+        descend(search, hard, effort.descent)
+        found = hard[torch.isfinite(search.best[hard])]
+        search.ray(found, search.best_x[found], evaluations=effort.probes)
+        _polish(search, effort, found, kkt)
+    return kkt
 
 
 def _first_planes(search: Search, effort: Effort) -> tuple[Plane, Tensor | None]:
@@ -141,19 +155,16 @@ def _promising(search: Search) -> Tensor:
     return (best <= PROMISING * best.amin(1, keepdim=True)).reshape(-1)
 
 
-def _polish(search: Search, effort: Effort) -> Tensor:
+def _polish(search: Search, effort: Effort, active: Tensor, kkt: Tensor) -> None:
     """Slide along the boundary to a KKT point: project from the clean input, find the boundary again on that ray.
 
-    A step is accepted only if the distance falls; else it is halved. Rows whose residual is small are finished.
+    A step is accepted only if the distance falls; else it is halved. Rows whose residual is small are finished. The
+    residuals of the rows `active` are written to `kkt`.
     """
-    kkt = torch.full_like(search.best, torch.inf)
     share = torch.ones(len(search.x0), dtype=search.x0.dtype, device=search.x0.device)
-    active = torch.isfinite(search.best).nonzero().squeeze(1)
-    search.ray(active, search.best_x[active], evaluations=effort.probes)
-    active = active[_promising(search)[active]]
     for _ in range(effort.polish):
         if len(active) == 0:
-            return kkt
+            return
         x, before = search.best_x[active], search.best[active]
         plane = search.plane(active, x)
         kkt[active] = (1 - plane.length / before).clamp_min(0)
@@ -165,4 +176,3 @@ def _polish(search: Search, effort: Effort) -> Tensor:
         active = active[(kkt[active] > 1e-4) & (share[active] >= SMALLEST_SHARE)]
     if len(active):
         kkt[active] = (1 - search.plane(active, search.best_x[active]).length / search.best[active]).clamp_min(0)
-    return kkt

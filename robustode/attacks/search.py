@@ -135,6 +135,23 @@ class Search:
         gradient = linear.vjp(cotangent).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
         return value, gradient, self.tolerance(logits)
 
+    def descent_gradient(self, rows: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (margin, gradient of z_y − log Σ_{k≠y} exp z_k) at `x`; targeted, of log Σ_{k≠t} exp z_k − z_t."""
+        margins, gradients = [], []
+        for at in range(0, len(rows), BLOCK):
+            part = rows[at : at + BLOCK]
+            linear = linearise(self.model, x[at : at + BLOCK])
+            logits = linear.logits
+            self._count(self.forwards, part)
+            self._count(self.backwards, part)
+            margins.append(self._record(part, x[at : at + BLOCK], logits))
+            own = (self.y if self.target is None else self.target)[part][:, None]
+            others = logits.scatter(1, own, -math.inf).softmax(1).nan_to_num(nan=0.0)
+            cotangent = -others.scatter(1, own, -1.0)
+            gradient = linear.vjp(cotangent if self.target is None else -cotangent)
+            gradients.append(gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
+        return torch.cat(margins), torch.cat(gradients)
+
     def project(self, rows: Tensor, x: Tensor, margin: Tensor, gradient: Tensor, tolerance: Tensor) -> Plane:
         """Project the clean points onto the linearised boundary within the box."""
         x0 = self.x0[rows]
