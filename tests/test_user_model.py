@@ -85,6 +85,15 @@ def there(place, monkeypatch):
     monkeypatch.chdir(place)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Small problems are faster on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def accuracy(done: Done) -> float:
     found = re.search(r"clean accuracy ([\d.]+)%", done.out)
     assert found is not None

@@ -9,9 +9,6 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-import torch
-
 from robustode.evaluation.judge import Judge
 from robustode.models.checkpoint import read_header
 from tests.cli.command import refused, robustode, works
@@ -36,12 +33,6 @@ def interrupted(line: str, pattern: str, count: int) -> tuple[str, str]:
     assert process.returncode == 130, f"{out}\n{err}"
     assert "Traceback" not in err
     return out, err
-
-
-@pytest.fixture(autouse=True)
-def as_many_threads(monkeypatch):
-    """Equal bytes need equal sums: the interrupted process has as many threads as this one."""
-    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
 
 
 def test_eval(folder):
