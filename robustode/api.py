@@ -11,7 +11,7 @@ from torch import nn
 
 from robustode.errors import OptionError
 from robustode.evaluation.plan import make_plan
-from robustode.evaluation.protocol import ModelEntry, Protocol, build_protocol
+from robustode.evaluation.protocol import Protocol, build_protocol
 from robustode.evaluation.rundir import RunDir
 from robustode.evaluation.runner import Listener, execute
 from robustode.reporting.figures import write_figures
@@ -88,10 +88,9 @@ def evaluate(
     if not several:
         raise OptionError("model", expected="at least one model", got="none")
     modules = [one if isinstance(one, nn.Module) else None for one in several]
-    names = [type(one).__name__ if isinstance(one, nn.Module) else str(one) for one in several]
     named = isinstance(data, str | Path)
     values = {
-        "models": [ModelEntry(model=name) for name in names],
+        "models": [type(one).__name__ if isinstance(one, nn.Module) else str(one) for one in several],
         "attacks": attacks,
         "budgets": dict(eps or {}),
         "data": str(data) if named else None,

@@ -67,9 +67,7 @@ def run_unit(
     best = _Best(shard)
     rows, timings = [], []
     for eps in [None] if attack.kind == "minimal" else list(radii):
-        started = time.perf_counter()
-        outcome = _attempt(subject, attack, shard, todo, eps, seed)
-        seconds = time.perf_counter() - started
+        outcome, seconds = _attempt(subject, attack, shard, todo, eps, seed)
         if isinstance(outcome, Outcome):
             best.take(todo, outcome.verdict)
         rows += make_rows(subject, attack, shard, todo, eps, outcome, common)
@@ -105,34 +103,36 @@ class _Best:
 
 def _attempt(
     subject: Subject, attack: Card | Stored, shard: Shard, todo: Tensor, eps: float | None, seed: int
-) -> Outcome | str:
-    """Return what one attack at one budget achieved, or the message of the exception that it raised."""
-    x, y = shard.x[todo], shard.y[todo]
-    counted = subject.counted
-    counted.reset()
+) -> tuple[Outcome | str, float]:
+    """Return what one attack at one budget achieved, or the message of the exception that it raised; and its seconds.
+
+    The seconds are those of the attack; the judging comes after them.
+    """
+    x, y, index = shard.x[todo], shard.y[todo], shard.index[todo.cpu()]
+    subject.counted.reset()
     draws = torch.Generator().manual_seed(seed_of(seed, subject.hash, attack.name, eps, shard.number))
+    started, seconds = time.perf_counter(), None
     try:
         with forked_rng(draws):
+            result, x_adv, said = None, x, ("",) * len(x)
             if isinstance(attack, Stored):
-                result = None
-                x_adv, there = attack.points(shard.index[todo.cpu()], x)
-                messages = tuple("" if found else "not in the stored set" for found in there.tolist())
-            elif len(x) == 0:
-                result, x_adv, messages = None, x, ()
-            else:
-                randomness = _generators(attack, eps, shard.index[todo.cpu()], seed, draws)
-                result = attack.build(eps)(counted, x.clone(), y.clone(), generator=randomness)
+                x_adv, there = attack.points(index, x)
+                said = tuple("" if found else "not in the stored set" for found in there.tolist())
+            elif len(x):
+                randomness = _generators(attack, eps, index, seed, draws)
+                result = attack.build(eps)(subject.counted, x.clone(), y.clone(), generator=randomness)
                 x_adv = result.x_adv if result.returned is None else result.returned
-                messages = ("",) * len(x)
-            forwards, backwards = _passes(counted, result, len(x))
+            seconds = time.perf_counter() - started
+            forwards, backwards = _passes(subject.counted, result, len(x))
             if x_adv.shape != x.shape:
                 raise AttackError("points returned", expected=f"shape {tuple(x.shape)}", got=tuple(x_adv.shape))
             verdict = subject.judge.judge(x, x_adv.to(x), y, norm=attack.norm, eps=eps)
     except Exception as error:
         text = str(error).strip().splitlines()
-        return f"{type(error).__name__}: {text[0] if text else ''}"[:500]
-    messages = tuple(said or refused for said, refused in zip(messages, verdict.message, strict=True))
-    return Outcome(verdict=verdict, result=result, forwards=forwards, backwards=backwards, messages=messages)
+        return f"{type(error).__name__}: {text[0] if text else ''}"[:500], seconds or time.perf_counter() - started
+    messages = tuple(own or refused for own, refused in zip(said, verdict.message, strict=True))
+    outcome = Outcome(verdict=verdict, result=result, forwards=forwards, backwards=backwards, messages=messages)
+    return outcome, seconds
 
 
 def _generators(card: Card, eps: float | None, index: Tensor, seed: int, shared: torch.Generator) -> Randomness:

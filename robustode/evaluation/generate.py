@@ -76,18 +76,9 @@ def generate(
     card, eps = _one_attack(plan)
     subject = _subject(plan)
     data, size, seed = plan.data, plan.protocol.shard, plan.protocol.seed
-    lo, hi = subject.counted.bounds
     begun_by = _begun_by(out) if resume else None
-    writer = DatasetWriter(
-        out,
-        format=format,
-        bounds=(float(lo), float(hi)),
-        classes=int(subject.counted.classes),
-        input_shape=tuple(data.x.shape[1:]),
-        meta=_meta(plan, card, eps, command if begun_by is None else begun_by),
-        force=force,
-        resume=resume,
-    )
+    meta = _meta(plan, card, eps, command if begun_by is None else begun_by)
+    writer = DatasetWriter(out, format=format, meta=meta, force=force, resume=resume, **_box(plan))
     status: Counter[str] = Counter()
     errors = ""
     starts = range(0, len(data), size)
@@ -138,6 +129,12 @@ def _shard(plan: Plan, subject: Subject, number: int, part: slice) -> Shard:
     with forked_rng(torch.Generator().manual_seed(seed_of(plan.protocol.seed, subject.hash, "clean", number))):
         pred, margin = subject.judge.answer(x, y)
     return Shard(number=number, x=x, y=y, index=plan.data.index[part], clean_pred=pred, clean_margin=margin)
+
+
+def _box(plan: Plan) -> dict[str, Any]:
+    model = plan.models[0].module
+    lo, hi = model.bounds
+    return {"bounds": (float(lo), float(hi)), "classes": int(model.classes), "input_shape": plan.data.x.shape[1:]}
 
 
 def _meta(plan: Plan, card: Card, eps: float | None, command: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from robustode.attacks.norms import ball_tolerance
+from robustode.data import Data
 from robustode.evaluation.clean import CleanAccuracy
 from robustode.evaluation.plan import Plan
 from robustode.evaluation.planned import PlannedModel
@@ -50,16 +51,7 @@ def manifest(plan: Plan, clean: Sequence[CleanAccuracy], command: str) -> dict[s
         },
         "protocol_hash": plan.hash,
         "models": [_model(planned, known) for planned, known in zip(plan.models, answers, strict=True)],
-        "data": {
-            "name": data.name,
-            "split": data.split,
-            "n": len(data),
-            "caption": data.caption,
-            "fingerprint": data.fingerprint,
-            "bounds": None if data.bounds is None else list(data.bounds),
-            "classes": data.classes,
-            "input_shape": list(data.x.shape[1:]),
-        },
+        "data": _data(data),
         "versions": versions(),
         "seeds": {"run": protocol.seed},
         "tolerances": tolerances,
@@ -72,6 +64,19 @@ def manifest(plan: Plan, clean: Sequence[CleanAccuracy], command: str) -> dict[s
         "errors": [],
         "eot": protocol.eot,
         "files": {},
+    }
+
+
+def _data(data: Data) -> dict[str, Any]:
+    return {
+        "name": data.name,
+        "split": data.split,
+        "n": len(data),
+        "caption": data.caption,
+        "fingerprint": data.fingerprint,
+        "bounds": None if data.bounds is None else list(data.bounds),
+        "classes": data.classes,
+        "input_shape": list(data.x.shape[1:]),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import pandas as pd
 import pytest
@@ -13,6 +14,7 @@ from robustode.attacks.norms import distance
 from robustode.data import export, load_data
 from robustode.evaluation import records
 from robustode.evaluation.engine import seed_of
+from robustode.evaluation.judge import Judge
 from robustode.evaluation.rows import Shard
 from robustode.evaluation.stored import read_stored
 from robustode.evaluation.worst_case import worst_case
@@ -133,6 +135,18 @@ def test_seeds_are_63_bits_and_of_every_part():
     assert len(seeds) == 6
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert seed_of(0, "a", 0.1) == seed_of(0, "a", 0.1)
+
+
+def test_seconds_are_those_of_the_attack_and_not_of_the_judge(monkeypatch, card):
+    judge = Judge.judge
+
+    def slow(self, *args, **kwargs):
+        time.sleep(0.5)
+        return judge(self, *args, **kwargs)
+
+    monkeypatch.setattr(Judge, "judge", slow)
+    made, _ = unit(card("within"), radii=(0.1,))
+    assert 0 < made.timings["seconds"].item() < 0.5
 
 
 def test_timings_have_one_row_a_budget(card):

@@ -9,10 +9,10 @@ import torch
 
 from robustode.attacks.base import AttackResult, Status
 from robustode.attacks.card import Card
+from robustode.attacks.norms import distance
 from robustode.evaluation import records
-from robustode.evaluation.engine import run_unit
 from tests.attacks.adapter_problems import exact_distance
-from tests.evaluation.problem import Coupled, affine, as_data, subject_and_shard
+from tests.evaluation.problem import Coupled, affine, as_data
 from tests.evaluation.units import WRONG, N, attacked, unit
 
 
@@ -86,17 +86,20 @@ def test_an_attack_that_moves_its_own_input_does_not_move_the_clean_one(card):
 
 
 def test_an_own_attack_gets_a_copy_too(monkeypatch, card):
+    """One that overwrites its inputs and labels neither changes what it is measured against nor who is judged."""
+
     def vandal(model, x, y, *, target=None, generator=None):
         y.zero_()
         return Liar(x_adv=x.fill_(0.5))(model, x, y)
 
     monkeypatch.setattr(Card, "build", lambda self, eps: vandal)
     model, data = affine(N, wrong=WRONG)
-    subject, shard = subject_and_shard(model, data)
-    before = shard.x.clone(), shard.y.clone()
-    run_unit(subject, card("clean"), shard, radii=(9.0,), data="toy", seed=0, protocol="p")
-    assert torch.equal(shard.x, before[0])
-    assert torch.equal(shard.y, before[1])
+    _, frame = unit(card("clean", kind="minimal"), model, data)
+    _, rest = attacked(frame)
+    centre = torch.full_like(data.x, 0.5)
+    expected = torch.where(model(centre).argmax(1) != data.y, distance(data.x, centre, "l2"), math.inf)[WRONG:]
+    assert rest["distance"].tolist() == expected.tolist()
+    assert set(rest["status"]) == {"success", "failed"}
 
 
 @pytest.mark.parametrize(("lie", "message"), [
