@@ -80,11 +80,10 @@ def _refuse(first: RunDir, other: RunDir, what: str, expected: Any, got: Any) ->
 
 
 def _cards(run: RunDir) -> dict[str, str]:
-    """The card of every attack that has rows, as text; without a card, the parameters that its rows state."""
+    """All that defines an attack that has rows, as text; without a card, the parameters that its rows state."""
     ran = set(run.records["attack"])
-    keys = ("implementation", "norm", "params", "minimal")
     cards = {
-        card["name"]: canonical_json({key: card.get(key) for key in keys})
+        card["name"]: canonical_json({key: value for key, value in card.items() if key not in ("title", "paper")})
         for card in run.meta["protocol"]["attacks"]
         if card["name"] in ran
     }

@@ -165,6 +165,23 @@ def test_refusal_of_other_parameters(two):
         compare([one, changed(other, protocol__attacks=cards)])
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("per_eps", {"alpha": 0.25}), ("kind", "minimal"), ("code", "f00d"), ("implementation", "a:B")]
+)
+def test_refusal_of_any_other_entry_of_a_card(two, key, value):
+    one, other = two
+    cards = copy.deepcopy(other.meta["protocol"]["attacks"])
+    cards[2][key] = value
+    with pytest.raises(RunError, match=f"parameters of attack 'pgd-linf': expected .*got .*\"{key}\""):
+        compare([one, changed(other, protocol__attacks=cards)])
+
+
+def test_title_and_paper_do_not_matter(two):
+    one, other = two
+    cards = [{**card, "title": "other words", "paper": "arXiv"} for card in other.meta["protocol"]["attacks"]]
+    assert len(join([one, changed(other, protocol__attacks=cards)]).meta["models"]) == 2
+
+
 def test_refusal_of_other_samples(two, tmp_path):
     one, other = two
     shifted = other.records.assign(sample=other.records["sample"] + 3)
