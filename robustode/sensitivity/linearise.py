@@ -57,8 +57,9 @@ class FusedLinearisation:
 class AutogradLinearisation:
     """Linearisation of any module whose samples do not interact: one reverse pass of the batch for each cotangent.
 
-    The tangent is taken by double backward, which any differentiable module supports, and by central differences where
-    the module's backward cannot itself be differentiated. An output that carries no graph has the zero Jacobian.
+    The tangent is taken by double backward, and by central differences where the module's backward, or a part of it,
+    cannot itself be differentiated: where double backward raises, or where ⟨Jδ, w⟩ = ⟨δ, Jᵀw⟩ does not hold for a fixed
+    random w. An output that carries no graph has the zero Jacobian.
     """
 
     def __init__(self, model: Classifier, x: Tensor) -> None:
@@ -67,6 +68,7 @@ class AutogradLinearisation:
             self._x = x.detach().clone().requires_grad_(True)
             self._out = model(self._x)
         self.logits = self._out.detach()
+        self._probe: tuple[Tensor, Tensor] | None = None
 
     def vjp(self, cotangent: Tensor) -> Tensor:
         """Return Jᵀw; see `Linearisation`."""
@@ -85,13 +87,34 @@ class AutogradLinearisation:
         if not self._out.requires_grad:
             return torch.zeros_like(self.logits)
         try:
-            with torch.enable_grad():
-                dummy = torch.zeros_like(self.logits, requires_grad=True)
-                (pulled,) = torch.autograd.grad(self._out, self._x, dummy, create_graph=True)
-            (pushed,) = torch.autograd.grad(pulled, dummy, delta, retain_graph=True)
-            return pushed.detach()
+            pushed = self._double_backward(delta)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError:
             return self._central_difference(delta)
+        right = self._adjoint_holds(pushed, delta)
+        return pushed if bool(right.all()) else torch.where(right[:, None], pushed, self._central_difference(delta))
+
+    def _double_backward(self, delta: Tensor) -> Tensor:
+        with torch.enable_grad():
+            dummy = torch.zeros_like(self.logits, requires_grad=True)
+            (pulled,) = torch.autograd.grad(self._out, self._x, dummy, create_graph=True)
+        (pushed,) = torch.autograd.grad(pulled, dummy, delta, retain_graph=True)
+        return pushed.detach()
+
+    def _adjoint_holds(self, pushed: Tensor, delta: Tensor) -> Tensor:
+        """Whether ⟨Jδ, w⟩ = ⟨δ, Jᵀw⟩ up to rounding, (batch,) bool."""
+        if self._probe is None:
+            w = torch.randn(self.logits.shape[1], generator=torch.Generator().manual_seed(0)).to(self.logits)
+            w = w.expand_as(self.logits)
+            self._probe = (w, self._pull(w).flatten(1))
+        w, pulled = self._probe
+        flat, eps = delta.flatten(1), torch.finfo(self.logits.dtype).eps
+        error = ((pushed * w).sum(1) - (flat * pulled).sum(1)).abs()
+        norm = torch.linalg.vector_norm
+        tolerance = 1e-8 if self.logits.dtype == torch.float64 else 1e-3
+        allowed = tolerance * norm(pushed, dim=1) * norm(w, dim=1)
+        return error <= allowed + 10 * eps * norm(flat, dim=1) * norm(pulled, dim=1)
 
     @torch.no_grad()
     def _central_difference(self, delta: Tensor) -> Tensor:

@@ -108,6 +108,70 @@ def test_tangent_of_a_module_whose_backward_is_not_differentiable():
     assert torch.allclose(AutogradLinearisation(model, x).jvp(delta), fused, atol=1e-8)
 
 
+class AdjointWithSkip(Smooth):
+    """A block whose backward is not differentiable, and a skip connection whose backward is."""
+
+    def forward(self, x):
+        from torchdiffeq import odeint_adjoint
+
+        flat = x.flatten(1)
+        times = torch.tensor([0.0, 1.0], dtype=x.dtype)
+        field = Field().to(x.dtype)
+        final = odeint_adjoint(field, flat, times, method="rk4", options={"step_size": 0.05})[-1]
+        return (final + flat) @ self.w.t().to(x.dtype)
+
+
+class Field(nn.Module):
+    def __init__(self):
+        super().__init__()
+        g = torch.Generator().manual_seed(4)
+        self.a = nn.Parameter(torch.randn(6, 6, generator=g, dtype=torch.float64))
+
+    def forward(self, t, y):
+        return torch.tanh(y @ self.a.t())
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-7), (torch.float32, 5e-3)])
+def test_tangent_of_a_module_of_which_a_part_is_not_twice_differentiable(dtype, tolerance):
+    model, x = AdjointWithSkip(), random_points((2, 3), 4)
+    delta = torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    with torch.no_grad():
+        expected = (model(x + 1e-5 * delta) - model(x - 1e-5 * delta)) / 2e-5
+    got = sensitivity.tangent(model, x.to(dtype), delta.to(dtype))
+    assert (got - expected).norm() <= tolerance * expected.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_right_double_backward_is_not_replaced(monkeypatch, dtype):
+    monkeypatch.setattr(AutogradLinearisation, "_central_difference", lambda *_: pytest.fail("not needed"))
+    model = Smooth().to(dtype)
+    x = random_points((2, 3), 4, dtype=dtype)
+    rows = sensitivity.jacobian(model, x)
+    delta = torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=dtype)
+    delta[0] = 0
+    pushed = (rows * delta[:, None]).flatten(2).sum(2)
+    assert torch.allclose(sensitivity.tangent(model, x, delta), pushed, atol=100 * torch.finfo(dtype).eps)
+
+
+def test_out_of_memory_is_not_hidden():
+    class Full(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, *grads):
+            raise torch.OutOfMemoryError("no memory")
+
+    class Greedy(Smooth):
+        def forward(self, x):
+            return Full.apply(super().forward(x))
+
+    x = random_points((2, 3), 2)
+    with pytest.raises(torch.OutOfMemoryError, match="no memory"):
+        sensitivity.tangent(Greedy(), x, x)
+
+
 def test_affine_jacobian_is_its_matrix():
     model = random_affine()
     x = random_points(model.input_shape, 5)
