@@ -29,7 +29,7 @@ class DatasetWriter:
     `close` joins these into `dataset.json`. Until then the directory holds `dataset.partial.json`.
 
     Args:
-        directory: made if absent; must be empty, unless `force` (its old shards are deleted) or `resume`.
+        directory: made if absent; must be empty, or a data set to replace (`force`) or to go on with (`resume`).
         format: "npz" or "safetensors".
         bounds: (lo, hi) of the inputs; None if unknown.
         classes: number of classes; None if unknown.
@@ -155,14 +155,14 @@ class DatasetWriter:
         place = self.directory
         if place.exists() and not place.is_dir():
             raise RunError(f"output '{place}'", expected="a directory", got="a file")
-        ours = _own_files(place)
-        if resume and ours:
+        known = (place / INDEX).is_file() or (place / HEADER).is_file()
+        if resume and known:
             self._take_up()
-        elif place.is_dir() and any(place.iterdir()) and not force:
-            fix = "Choose another, or use --force to write over it." if not ours else "Use --resume or --force."
+        elif place.is_dir() and any(place.iterdir()) and not (force and known):
+            fix = "Use --resume or --force." if known else "Choose another; --resume and --force take data sets only."
             raise RunError(f"output directory '{place}'", expected="an empty or new one", got="files in it", fix=fix)
         else:
-            for file in ours:
+            for file in _own_files(place):
                 file.unlink()
         place.mkdir(parents=True, exist_ok=True)
         write_json(self._header, place / HEADER)
@@ -225,8 +225,9 @@ class DatasetWriter:
 
 def _own_files(place: Path) -> list[Path]:
     """Return the files that a writer makes, and no other."""
-    names = (*(f"data-?????.{ending}" for ending in (*FORMATS, "json")), ".data-?????.*.part", INDEX, HEADER)
-    return sorted(file for name in names for file in place.glob(name)) if place.is_dir() else []
+    names = (*(f"data-?????.{ending}" for ending in (*FORMATS, "json")), INDEX, HEADER)
+    patterns = (*names, *(f".{name}.*.tmp" for name in names))  # the second: left by `atomic` when it was killed
+    return sorted(file for pattern in patterns for file in place.glob(pattern)) if place.is_dir() else []
 
 
 def _save(path: Path, arrays: dict[str, np.ndarray], format: str, bounds: tuple[float, float] | None) -> None:

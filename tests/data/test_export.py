@@ -153,6 +153,27 @@ def test_force_deletes_our_files_and_no_others(tmp_path):
     assert len(load_data(place)) == 10
 
 
+def test_force_deletes_what_a_killed_writer_left(tmp_path):
+    place = tmp_path / "set"
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(place, "npz")
+    for name in ("data-00002.npz", "data-00001.json", "dataset.json"):
+        (place / f".{name}.4711.tmp").write_bytes(b"half")
+    (place / ".notes.txt.4711.tmp").write_text("mine")
+    make(place, force=True)
+    assert files(place) == [".notes.txt.4711.tmp", *(f"data-0000{k}.npz" for k in range(3)), "dataset.json"]
+
+
+@pytest.mark.parametrize("names", [("data-00000.npz",), ("manifest.json", "records.parquet"), ("notes.txt",)])
+def test_force_replaces_data_sets_only(tmp_path, names):
+    for name in names:
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(RunError, match=re.escape("expected an empty or new one, got files in it. Choose another")):
+        DatasetWriter(tmp_path, force=True, **SETTINGS)
+    assert files(tmp_path) == sorted(names)
+    assert all((tmp_path / name).read_text() == "mine" for name in names)
+
+
 def test_directories_that_are_not_empty(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     for resume in (False, True):
