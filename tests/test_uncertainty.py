@@ -94,6 +94,70 @@ def test_no_noise_gives_zero_or_one():
     assert p.tolist() == [0.0, 1.0, 1.0, 1.0, 1.0, 1.0]
 
 
+def test_singular_covariance_in_single_precision():
+    """Ten classes of two features: J Σ Jᵀ has rank two, and rounding must not make it indefinite."""
+    model = random_affine(classes=10, input_shape=(2,), dtype=torch.float32)
+    x = random_points((2,), 20, dtype=torch.float32)
+    y = model(x).argmax(1)
+    found = propagate(model, x, input_cov=0.25)
+    assert (found.mean.dtype, found.cov.dtype) == (torch.float32, torch.float64)
+    predicted = found.p_correct(y)
+    drawn = noisy_accuracy(model, x, y, sigma=0.5, draws=4000, generator=torch.Generator().manual_seed(0))
+    assert float((predicted - drawn.p_correct).abs().max()) < 5 * 0.5 / math.sqrt(4000)
+    rounded = Uncertainty(mean=found.mean, cov=found.cov.float())
+    assert torch.allclose(rounded.p_correct(y), predicted, atol=2e-3)
+
+
+def test_noise_on_two_coordinates_only():
+    model = random_affine(classes=10, dtype=torch.float32)
+    x = random_points(model.input_shape, 10, dtype=torch.float32)
+    y = model(x).argmax(1)
+    variances = torch.zeros(12)
+    variances[[2, 7]] = 0.25
+    predicted = propagate(model, x, input_cov=variances).p_correct(y)
+    noise = 0.5 * torch.randn(4000, 1, 2, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        z = model(x) + noise @ model.weight[:, [2, 7]].t()
+    drawn = (z.argmax(2) == y).double().mean(0)
+    assert float((predicted - drawn).abs().max()) < 5 * 0.5 / math.sqrt(4000)
+    assert 0.3 < float(drawn.min()) < 0.95
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rank_one_covariance_of_any_precision(dtype):
+    model = random_affine(input_shape=(200,))
+    root = torch.randn(200, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    cov = torch.outer(root, root)
+    cov[0, 1] *= 1 + torch.finfo(dtype).eps
+    found = propagate(model, random_points((200,), 2), input_cov=cov)
+    along = (model.weight @ root.double()).detach()
+    size = float(torch.outer(along, along).abs().max())
+    assert torch.allclose(
+        found.cov, torch.outer(along, along).expand(2, -1, -1), atol=1e3 * torch.finfo(dtype).eps * size
+    )
+
+
+def test_an_answer_of_nan_is_no_class():
+    class Nan(type(random_affine())):
+        def forward(self, x):
+            z = super().forward(x)
+            return torch.where(x.flatten(1)[:, :1] < 0, torch.nan, z)
+
+    plain = random_affine()
+    model = Nan(plain.weight.detach(), plain.bias.detach(), plain.input_shape)
+    x = random_points(model.input_shape, 4)
+    y = plain(x).argmax(1)
+    x[1].view(-1)[0] = -1.0
+    got = propagate(model, x, input_cov=1e-12).p_correct(y)
+    assert got.tolist() == [1.0, 0.0, 1.0, 1.0]
+    for label in range(model.classes):
+        labels = torch.full((4,), label)
+        generator = torch.Generator().manual_seed(0)
+        drawn = noisy_accuracy(model, x, labels, sigma=1e-6, draws=2, generator=generator)
+        assert float(drawn.p_correct[1]) == 0.0
+        assert float(propagate(model, x, input_cov=1e-12).p_correct(labels)[1]) == 0.0
+
+
 def test_first_order_in_sigma():
     """For a smooth model the error of the covariance falls with σ: a ratio of draws to prediction goes to one."""
     model = random_snode(scale=1.5)
@@ -133,7 +197,7 @@ def test_bad_arguments():
         propagate(model, x, input_cov=1.0, method="lineer")
     with pytest.raises(OptionError, match="labels y"):
         propagate(model, x, input_cov=1.0).p_correct(torch.tensor([0, 9]))
-    for arguments, message in (({"sigma": -1.0}, "sigma"), ({"draws": 0}, "draws")):
+    for arguments, message in (({"sigma": -1.0}, "sigma"), ({"draws": 1}, "draws: expected at least 2, got 1")):
         values = {"sigma": 0.1, "draws": 10} | arguments
         with pytest.raises(OptionError, match=message):
             noisy_accuracy(model, x, torch.tensor([0, 1]), generator=torch.Generator(), **values)

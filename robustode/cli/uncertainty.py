@@ -21,7 +21,7 @@ def uncertainty_command(
     ] = "0.02,0.05,0.1,0.2",
     draws: Annotated[
         int,
-        typer.Option("--draws", metavar="N", callback=options.at_least(1), help="Monte Carlo draws for each sample."),
+        typer.Option("--draws", metavar="N", callback=options.at_least(2), help="Monte Carlo draws for each sample."),
     ] = 1000,
     limit: options.Limit = None,
     split: options.Split = "test",

@@ -35,7 +35,7 @@ class NoisyAccuracy:
     def standard_error(self) -> float:
         """Monte Carlo standard error of `accuracy` for these samples: √(Σ p(1 − p) / (draws − 1)) / batch."""
         p = self.p_correct
-        return math.sqrt(float((p * (1 - p)).sum()) / max(self.draws - 1, 1)) / len(p)
+        return math.sqrt(float((p * (1 - p)).sum()) / (self.draws - 1)) / len(p)
 
 
 @torch.no_grad()
@@ -44,11 +44,13 @@ def noisy_accuracy(
 ) -> NoisyAccuracy:
     """Draw x + σ n with n standard normal, not clipped to the bounds, and count correct answers.
 
+    An answer with NaN is of no class.
+
     Args:
         model: classifier.
         x, y: (batch, *input_shape) and labels.
         sigma: standard deviation of the noise, in raw-input units, ≥ 0.
-        draws: draws for each sample, ≥ 1.
+        draws: draws for each sample, ≥ 2 (one has no standard error).
         generator: source of the noise (CPU).
 
     Raises:
@@ -56,13 +58,14 @@ def noisy_accuracy(
     """
     if not sigma >= 0 or not math.isfinite(sigma):
         raise OptionError("sigma", expected="a finite number ≥ 0", got=sigma)
-    if draws < 1:
-        raise OptionError("draws", expected="at least 1", got=draws)
+    if draws < 2:
+        raise OptionError("draws", expected="at least 2", got=draws)
     correct = torch.zeros(len(x), dtype=torch.float64)
     each = max(1, CHUNK_ROWS // max(len(x), 1))
     for start in range(0, draws, each):
         count = min(each, draws - start)
         noise = torch.randn(count, *x.shape, generator=generator, dtype=torch.float32).to(x)
-        answers = model((x + sigma * noise).flatten(0, 1)).argmax(1).reshape(count, -1)
+        logits = model((x + sigma * noise).flatten(0, 1))
+        answers = logits.argmax(1).masked_fill(logits.isnan().any(1), -1).reshape(count, -1)
         correct += (answers == y).sum(0).double().cpu()
     return NoisyAccuracy(p_correct=correct / draws, draws=draws)

@@ -16,7 +16,8 @@ from robustode.uncertainty.gaussian import Uncertainty
 def propagate(model: Classifier, x: Tensor, *, input_cov: float | Tensor, method: str = "linear") -> Uncertainty:
     """Return mean and covariance of the logits under Gaussian input noise: mean z(x), Cov[z] ≈ J Σ Jᵀ.
 
-    J comes from one forward pass and one reverse row for each class. The noise is not clipped to the bounds.
+    J comes from one forward pass and one reverse row for each class; the product is formed in float64. The noise is not
+    clipped to the bounds.
 
     Args:
         model: classifier.
@@ -40,6 +41,7 @@ def _linear(model: Classifier, x: Tensor, cov: Tensor) -> Uncertainty:
     classes = linear.logits.shape[1]
     eye = torch.eye(classes, dtype=linear.logits.dtype, device=linear.logits.device)
     rows = linear.vjp(eye.expand(len(x), -1, -1)).flatten(2)
+    rows = (rows.cpu() if rows.device.type == "mps" else rows).double()  # mps has no float64
     cov = cov.to(rows)
     spread = rows @ cov if cov.dim() == 2 else rows * cov
     out = spread @ rows.transpose(1, 2)
@@ -51,14 +53,17 @@ METHODS: dict[str, Callable[[Classifier, Tensor, Tensor], Uncertainty]] = {"line
 
 def _check_cov(value: float | Tensor, shape: tuple[int, ...]) -> Tensor:
     """Return the covariance as a scalar tensor, a (d,) diagonal or a (d, d) matrix."""
+    given = torch.as_tensor(value)
+    precision = given.dtype if isinstance(value, Tensor) and given.is_floating_point() else torch.float64
     cov = torch.as_tensor(value, dtype=torch.float64)
     d = torch.Size(shape).numel()
     if not bool(torch.isfinite(cov).all()):
         raise OptionError("input_cov", expected="finite values", got="a value that is not finite")
     if tuple(cov.shape) in ((d, d),) and tuple(cov.shape) != shape:
-        if not torch.allclose(cov, cov.t(), atol=1e-8 * float(cov.abs().max())):
+        rounding = max(1e-8, d * torch.finfo(precision).eps) * float(cov.abs().max())
+        if not torch.allclose(cov, cov.t(), rtol=0.0, atol=rounding):
             raise OptionError("input_cov", expected="a symmetric matrix", got="one that is not")
-        if float(torch.linalg.eigvalsh(cov).min()) < -1e-8 * float(cov.abs().max()):
+        if float(torch.linalg.eigvalsh(cov).min()) < -rounding:
             raise OptionError("input_cov", expected="a positive semidefinite matrix", got="a negative eigenvalue")
         return cov
     if cov.dim() == 0 or tuple(cov.shape) in (shape, (d,)):
