@@ -108,7 +108,7 @@ class OneStepAttack:
     What one step achieves by direction tells how far the linear model of the network carries.
 
     Args:
-        norm: "l2" or "linf".
+        norm: "l2", "linf" or "l1".
         eps: length of the step, in raw-input units.
         kind: "margin", "singular" or "random". "singular" and "random" take the better of both signs.
 
