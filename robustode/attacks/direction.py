@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from robustode.attacks.base import AttackResult, Randomness, assess, check_inputs
-from robustode.attacks.norms import check_norm, per_sample, steepest
+from robustode.attacks.norms import check_norm, dual, per_sample, steepest
 from robustode.errors import AttackError, BudgetError, OptionError, unknown
 from robustode.models.base import Classifier
+from robustode.sensitivity.jacobian import rows_at_once
 from robustode.sensitivity.linearise import linearise
 
 POWER_ITERATIONS = 20
@@ -61,9 +62,18 @@ def direction(
         raise OptionError(
             "dx0", expected="a perturbation for kind 'tangent', and for no other kind", got=f"kind '{kind}'"
         )
-    linear = linearise(model, x)
     if dx0 is not None:
-        return linear.jvp(dx0)
+        return linearise(model, x).jvp(dx0)
+    size = rows_at_once(model, x)
+    parts = [
+        _unit_step(model, part, None if y is None else y[i * size : i * size + len(part)], kind, norm)
+        for i, part in enumerate(x.split(size))
+    ]
+    return torch.cat(parts)
+
+
+def _unit_step(model: Classifier, x: Tensor, y: Tensor | None, kind: str, norm: str) -> Tensor:
+    linear = linearise(model, x)
     own = linear.logits.argmax(1) if y is None else y
     eye = torch.eye(linear.logits.shape[1], dtype=linear.logits.dtype, device=linear.logits.device)
     rows = linear.vjp(eye.expand(len(x), -1, -1))
@@ -75,16 +85,11 @@ def direction(
     return torch.where(per_sample(against, found), -found, found)
 
 
-def _dual(gradient: Tensor, norm: str) -> Tensor:
-    order = {"l2": 2, "linf": 1, "l1": float("inf")}[check_norm(norm)]
-    return torch.linalg.vector_norm(gradient, ord=order, dim=-1)
-
-
 def _margin_gradient(logits: Tensor, rows: Tensor, own: Tensor, norm: str) -> Tensor:
     """Return the gradient of z_c − z_k for the class k nearest in the dual norm, (batch, *input_shape)."""
     index = torch.arange(len(logits), device=logits.device)
     difference = rows[index, own][:, None] - rows
-    reach = (logits[index, own][:, None] - logits) / _dual(difference.flatten(2), norm)
+    reach = (logits[index, own][:, None] - logits) / dual(difference.flatten(2), norm)
     reach = torch.where(torch.isfinite(reach), reach, torch.inf).scatter(1, own[:, None], torch.inf)
     return difference[index, reach.argmin(1)]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from robustode.attacks.descent import descend
-from robustode.attacks.norms import per_sample
+from robustode.attacks.norms import distance, dual, per_sample
 from robustode.attacks.search import Plane, Search
 from robustode.sensitivity.linearise import linearise
 
@@ -91,15 +91,22 @@ def _first_planes(search: Search, effort: Effort) -> tuple[Plane, Tensor | None]
     difference = (own_gradient[:, None] - gradients).reshape(-1, *x.shape[1:])
     tolerance = search.tolerance(logits).repeat_interleave(classes)
     plane = search.project(rows, search.x0, margin, difference, tolerance)
-    moved = difference.flatten(1).abs().sum(1) > 0
-    length = torch.where(moved, plane.length, torch.inf).reshape(batch, classes).scatter(1, own, torch.inf)
+    rank = _rank(search, plane).reshape(batch, classes).scatter(1, own, torch.inf)
     count = min(effort.classes or classes - 1, classes - 1)
-    nearest = length.argsort(1)[:, :count]
+    nearest = rank.argsort(dim=1, stable=True)[:, :count]
     keep = (torch.arange(batch, device=x.device)[:, None] * classes + nearest).reshape(-1)
     search.keep_rows(keep)
-    return Plane(
-        *(value[keep] for value in (plane.margin, plane.gradient, plane.point, plane.length))
-    ), nearest.reshape(-1)
+    return plane.take(keep), nearest.reshape(-1)
+
+
+def _rank(search: Search, plane: Plane) -> Tensor:
+    """Order classes by the distance of their linear boundary within the box; those it misses come after, by g / ‖G‖."""
+    lo, hi = search.model.bounds
+    corner = torch.full_like(search.x0[:1], hi - lo)
+    box = distance(torch.zeros_like(corner), corner, search.norm)
+    free = plane.margin.double() / dual(plane.gradient.flatten(1), search.norm).double()
+    free = torch.where(torch.isfinite(free), free, torch.inf)
+    return torch.where(plane.feasible, plane.length, box + free)
 
 
 def _approach(search: Search, candidate: Tensor | None, plane: Plane, iterations: int, damping: float) -> Tensor:

@@ -60,3 +60,9 @@ def steepest(gradient: Tensor, norm: str) -> Tensor:
         index = flat.abs().argmax(1, keepdim=True)
         out = torch.zeros_like(flat).scatter(1, index, flat.gather(1, index).sign())
     return out.reshape(gradient.shape)
+
+
+def dual(gradient: Tensor, norm: str) -> Tensor:
+    """Return the dual norm of each row of `gradient` (..., d): ‖·‖₂, ‖·‖₁ for L∞, ‖·‖_∞ for L1; shape (...)."""
+    order = {"l2": 2, "linf": 1, "l1": math.inf}[check_norm(norm)]
+    return torch.linalg.vector_norm(gradient, ord=order, dim=-1)

@@ -20,7 +20,7 @@ def paper_search(search: Search, *, kappa: float, step: float, steps: int) -> Te
     prototype steps at random, stops the sample.
 
     Returns:
-        (samples,) KKT residual: NaN-free +inf, the published attack has no stopping test.
+        (samples,) +inf: the published attack has no stopping test, so nothing is known of optimality.
 
     Source: arXiv 2205.13933, adversarial attack.
     """

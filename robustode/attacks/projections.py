@@ -38,6 +38,9 @@ def project(normal: Tensor, offset: Tensor, x: Tensor, bounds: tuple[float, floa
         norm: "l2", "linf" or "l1".
     """
     lo, hi = bounds
+    scale = normal.abs().amax(1, keepdim=True).nan_to_num(nan=0.0)  # squares of tiny normals would underflow
+    scale = torch.where((scale > 0) & torch.isfinite(scale), scale, torch.ones_like(scale))
+    normal, offset = normal / scale, offset / scale.squeeze(1)
     size, sign = normal.abs(), normal.sign()
     room = torch.where(normal > 0, hi - x, x - lo).clamp_min(0)
     cap = size * room  # the most that coordinate i can add to ⟨w, δ⟩

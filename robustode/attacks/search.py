@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -25,12 +25,18 @@ class Plane:
         gradient: (rows, *input_shape).
         point: (rows, *input_shape), the clean input projected onto {linear margin = −tolerance} ∩ {box}.
         length: (rows,) float64, distance of `point` from the clean input.
+        feasible: (rows,) bool, whether the linear boundary meets the box; if not, `point` is the corner nearest to it.
     """
 
     margin: Tensor
     gradient: Tensor
     point: Tensor
     length: Tensor
+    feasible: Tensor
+
+    def take(self, rows: Tensor) -> Plane:
+        """Return the planes of some rows."""
+        return Plane(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 class Search:
@@ -160,7 +166,7 @@ class Search:
         offset = margin + tolerance + (normal * (x - x0).flatten(1)).sum(1)
         step = project(normal, offset, x0.flatten(1), self.model.bounds, self.norm)
         point = (x0 + step.delta.reshape(x0.shape)).clamp(lo, hi)
-        return Plane(margin, gradient, point, distance(x0, point, self.norm))
+        return Plane(margin, gradient, point, distance(x0, point, self.norm), step.feasible)
 
     def ray(self, rows: Tensor, point: Tensor, *, evaluations: int, slope: Tensor | None = None) -> None:
         """Look for the boundary on the ray from the clean input through `point`, no further out than the row's best.

@@ -11,6 +11,11 @@ from robustode.sensitivity.linearise import linearise
 CHUNK_BYTES = 256 * 2**20  # largest batch of adjoints in flight
 
 
+def rows_at_once(model: Classifier, x: Tensor) -> int:
+    """Return how many samples' Jacobians fit into `CHUNK_BYTES`, at least one."""
+    return max(1, CHUNK_BYTES // max(1, model.classes * x[:1].numel() * x.element_size()))
+
+
 def jacobian(model: Classifier, x: Tensor) -> Tensor:
     """Return J = ∂logits/∂input at every sample, (batch, classes, *input_shape).
 
@@ -21,10 +26,8 @@ def jacobian(model: Classifier, x: Tensor) -> Tensor:
         model: classifier whose samples do not interact.
         x: (batch, *input_shape).
     """
-    per_sample = max(1, model.classes * x[:1].numel() * x.element_size())
-    chunk = max(1, CHUNK_BYTES // per_sample)
     parts = []
-    for part in x.split(chunk):
+    for part in x.split(rows_at_once(model, x)):
         linear = linearise(model, part)
         eye = torch.eye(model.classes, dtype=linear.logits.dtype, device=linear.logits.device)
         parts.append(linear.vjp(eye.expand(len(part), -1, -1)))

@@ -14,6 +14,16 @@ from robustode.solvers.depth import knot_position
 from robustode.solvers.tableau import Tableau
 
 TAPE_BYTES = 256 * 2**20  # largest stored pass; beyond it, segments are recomputed in the reverse sweep
+# Batches are filled up to a multiple of this. Matrix products and vectorised functions treat the last few rows of a
+# batch by other code with other rounding, which a nonlinear attack amplifies; with full blocks a sample's numbers
+# hardly depend on its batch (seen with MKL on x86: not by a bit, for an even number of features).
+ROWS = 16
+
+
+def filled(x: Tensor, rows: int | None = None) -> Tensor:
+    """Return `x` with zero rows appended, up to `rows` or the next multiple of `ROWS`; always a new tensor."""
+    missing = (-len(x) % ROWS) if rows is None else rows - len(x)
+    return torch.cat([x, x.new_zeros(missing, *x.shape[1:])]) if missing else x.clone()
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,11 @@ class Tape:
     segment: int
     stages: tuple[tuple[Stage, ...], ...]
     inputs: bool
+
+    @property
+    def rows(self) -> int:
+        """Rows of the stored pass, those that fill the batch up included."""
+        return len(self.starts[0])
 
 
 @dataclass(frozen=True)
@@ -103,32 +118,32 @@ class Flow:
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x(T) for x(0) of shape (batch, features); stores nothing."""
-        x = x.clone()
+        batch, x = len(x), filled(x)
         for n in range(self.steps):
             x = self._advance(x, n, None, False)
-        return x
+        return x[:batch]
 
     def states(self, x: Tensor) -> Iterator[Tensor]:
         """Yield x at depths 0, h, 2h, ..., T."""
-        x = x.clone()
-        yield x.clone()
+        batch, x = len(x), filled(x)
+        yield x[:batch].clone()
         for n in range(self.steps):
             x = self._advance(x, n, None, False)
-            yield x.clone()
+            yield x[:batch].clone()
 
     def record(self, x: Tensor, *, inputs: bool = False) -> tuple[Tensor, Tape]:
         """Return x(T) and the tape that `tangent` and `adjoint` read; `inputs` keeps what weight derivatives need."""
+        batch, x = len(x), filled(x)
         per_step = self.tableau.stages * x.numel() * x.element_size() * (2 if inputs else 1)
         segment = max(1, min(self.steps, TAPE_BYTES // max(per_step, 1)))
         starts: list[Tensor] = []
         stages: list[tuple[Stage, ...]] = []
         last = (self.steps - 1) // segment * segment
-        x = x.clone()
         for n in range(self.steps):
             if n % segment == 0:
                 starts.append(x if inputs else x.clone())
             x = self._advance(x, n, stages if n >= last else None, inputs)
-        return x, Tape(tuple(starts), segment, tuple(stages), inputs)
+        return x[:batch], Tape(tuple(starts), segment, tuple(stages), inputs)
 
     def _segment(self, tape: Tape, s: int) -> tuple[tuple[Stage, ...], ...]:
         if s == len(tape.starts) - 1:
@@ -146,6 +161,7 @@ class Flow:
             tangent: (batch, features), or (batch, k, features) for k directions of each sample.
             weight, bias: δW and δb at the knots, shaped as the weights, or None for zero; only with a 2-D `tangent`.
         """
+        batch, tangent = len(tangent), filled(tangent, tape.rows)
         for s in range(len(tape.starts)):
             for offset, stages in enumerate(self._segment(tape, s)):
                 n = s * tape.segment + offset
@@ -161,7 +177,7 @@ class Flow:
                 for b, value in zip(self.tableau.b, values, strict=True):
                     if b:
                         tangent = torch.add(tangent, value, alpha=self.step * b)
-        return tangent
+        return tangent[:batch]
 
     def adjoint(self, tape: Tape, adjoint: Tensor, gradient: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Return λ(0) = Pᵀ λ(T), the exact transpose of `tangent`.
@@ -172,12 +188,12 @@ class Flow:
             gradient: (weight, bias) tensors shaped as the knots, to which the gradient of Σ λ(T)·x(T) with respect to
                 the knots is added; needs a tape with inputs and a 2-D `adjoint`.
         """
-        adjoint = adjoint.clone(memory_format=torch.contiguous_format)
+        batch, adjoint = len(adjoint), filled(adjoint, tape.rows).contiguous()
         for s in reversed(range(len(tape.starts))):
             stages_of = self._segment(tape, s)
             for offset in reversed(range(len(stages_of))):
                 self._adjoint_step(s * tape.segment + offset, stages_of[offset], adjoint, gradient)
-        return adjoint
+        return adjoint[:batch]
 
     def _adjoint_step(
         self, n: int, stages: tuple[Stage, ...], adjoint: Tensor, gradient: tuple[Tensor, Tensor] | None

@@ -204,7 +204,7 @@ def test_targets():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("L2DeepFool", {}, "unknown foolbox attack: expected 'L2DeepFoolAttack' or another .*. Did you mean 'L2DeepFoolAttack'\\?$"),
+        ("L2DeepFool", {}, "expected 'L2DeepFoolAttack' or another .*. Did you mean 'L2DeepFoolAttack'\\?$"),
         ("LinfFMNAttack", {}, "got 'LinfFMNAttack'. Did you mean 'LInfFMNAttack'\\?$"),
         ("Attack", {}, "unknown foolbox attack"),
         ("L2PGD", {}, "norm of foolbox attack L2PGD: expected l2, got linf$"),

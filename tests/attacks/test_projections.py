@@ -77,3 +77,16 @@ def test_rows_do_not_interact():
     together = project(w, c, x, (0.0, 1.0), "l2").delta
     alone = torch.cat([project(w[i : i + 1], c[i : i + 1], x[i : i + 1], (0.0, 1.0), "l2").delta for i in range(20)])
     assert torch.equal(together, alone)
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf", "l1"])
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_the_size_of_the_normal_does_not_matter(norm, scale):
+    w, x, reach = instance(1)
+    rows, offset = torch.tensor(w, dtype=torch.float32)[None], torch.tensor([0.5 * reach], dtype=torch.float32)
+    point = torch.tensor(x, dtype=torch.float32)[None]
+    plain = project(rows, offset, point, (0.0, 1.0), norm)
+    scaled = project(rows * scale, offset * scale, point, (0.0, 1.0), norm)
+    assert bool(scaled.feasible)
+    assert plain.delta.abs().max() > 0.01
+    assert torch.allclose(scaled.delta, plain.delta, rtol=1e-5, atol=1e-7)

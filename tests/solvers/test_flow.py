@@ -110,7 +110,7 @@ def test_segments_change_nothing_but_memory(method, monkeypatch):
         return torch.autograd.grad(model.final_state(x).square().sum(), (x, model.weight, model.bias))
 
     whole = gradients()
-    stage_bytes = 3 * 12 * 8 * 2 * TABLEAUX[method].stages
+    stage_bytes = flow_module.ROWS * 12 * 8 * 2 * TABLEAUX[method].stages
     monkeypatch.setattr(flow_module, "TAPE_BYTES", 4 * stage_bytes)
     _, tape = model.flow.record(model.encode(x).detach())
     assert len(tape.starts) == 3  # 8, 8 and 1 steps
