@@ -190,9 +190,21 @@ def finish(run: RunDir, quiet: bool) -> None:
         show_tables(tables, replace(summary(tables, run.records, run.meta), title=title) if attacked else None)
         for error in run.meta["errors"]:
             say(f"{error['attack']} on {error['model']} raised for {error['count']} rows: {error['message']}")
+        for line in _refused(run):
+            say(line)
         if run.meta["skipped"]:
             say(partial(run.meta))
         written = [name for name in FILES if (run.path / name).exists()]
         say(f"Files in {run.path}: {', '.join(written)}")
     if unknown:
         raise typer.Exit(1)
+
+
+def _refused(run: RunDir) -> list[str]:
+    """One line for each attack whose points the judge refused: not finite, outside the box or the ball."""
+    refused = run.records[(run.records["status"] == "failed") & run.records["message"].str.startswith("the attack")]
+    groups = refused.groupby(["model", "attack"], sort=True)["message"]
+    return [
+        f"{attack} on {model}: {len(said)} points were refused, for example: {said.iloc[0]}"
+        for (model, attack), said in groups  # type: ignore[misc]
+    ]

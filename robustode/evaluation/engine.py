@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,7 +121,8 @@ def _attempt(
                 said = tuple("" if found else "not in the stored set" for found in there.tolist())
             elif len(x):
                 randomness = _generators(attack, eps, index, seed, draws)
-                result = attack.build(eps)(subject.counted, x.clone(), y.clone(), generator=randomness)
+                with _guarded(subject.counted, attack):
+                    result = attack.build(eps)(subject.counted, x.clone(), y.clone(), generator=randomness)
                 x_adv = result.x_adv if result.returned is None else result.returned
             seconds = time.perf_counter() - started
             forwards, backwards = _passes(subject.counted, result, len(x))
@@ -133,6 +135,25 @@ def _attempt(
     messages = tuple(own or refused for own, refused in zip(said, verdict.message, strict=True))
     outcome = Outcome(verdict=verdict, result=result, forwards=forwards, backwards=backwards, messages=messages)
     return outcome, seconds
+
+
+@contextmanager
+def _guarded(counted: Counted, card: Card) -> Iterator[None]:
+    """Raise `AttackError` if a user's own attack changed the model's tensors, after putting them back."""
+    module: Any = counted.bare
+    if card.library != "python" or not isinstance(module, torch.nn.Module):
+        yield
+        return
+    kept = {name: value.detach().clone() for name, value in module.state_dict().items()}
+    try:
+        yield
+    finally:
+        now = module.state_dict()
+        changed = [name for name, value in kept.items() if not torch.equal(value, now[name])]
+        if changed:
+            module.load_state_dict(kept)
+    if changed:
+        raise AttackError("the attack changed the model", expected="the model as it was", got=f"other {changed[0]}")
 
 
 def _generators(card: Card, eps: float | None, index: Tensor, seed: int, shared: torch.Generator) -> Randomness:

@@ -17,6 +17,8 @@ from robustode.evaluation.selection import Selection, resolved_attacks, select_a
 
 Budgets = dict[str, tuple[float, ...]]
 
+FOLDER = "folder:"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -65,6 +67,7 @@ def make_plan(
     models = load_models(protocol, known, samples, device)
     for model in models:
         check_fits(samples, model.module)
+        _check_units(samples, model)
     for stored in attacks.stored:
         stored.check_made_from(samples)
     budgets = _budgets(protocol, attacks, samples, models[0].module)
@@ -85,10 +88,23 @@ def _load_data(protocol: Protocol, given: Any, known: Sequence[Known], root: str
         source = protocol.data or _recorded_data(known, protocol)
         source = source if source in CATALOGUE else protocol.near(source)
     bounds = None
-    if not isinstance(source, Data) and not (isinstance(source, str) and source in CATALOGUE):
+    own_box = isinstance(source, str) and (source in CATALOGUE or source.startswith(FOLDER))
+    if not isinstance(source, Data) and not own_box:
         candidates = [*(entry.bounds for entry in protocol.models), *(facts.bounds for facts in known)]
         bounds = next((box for box in candidates if box is not None), None)
     return load_data(source, split=protocol.split, limit=protocol.limit, seed=protocol.seed, root=root, bounds=bounds)
+
+
+def _check_units(data: Data, model: PlannedModel) -> None:
+    """Raise `DataError` if a named set or folder, whose box is known, meets a model of another box."""
+    known = data.name in CATALOGUE or data.name.startswith(FOLDER)
+    box = tuple(float(bound) for bound in model.module.bounds)
+    if known and data.bounds is not None and tuple(data.bounds) != box:
+        fix = "Leave out --bounds, or save the data in the model's units (.npz)."
+        what = f"data '{data.name}', which lie in [{data.bounds[0]:g}, {data.bounds[1]:g}]"
+        raise DataError(
+            what, expected=f"a model of these bounds ('{model.label}')", got=f"[{box[0]:g}, {box[1]:g}]", fix=fix
+        )
 
 
 def _recorded_data(known: Sequence[Known], protocol: Protocol) -> str:

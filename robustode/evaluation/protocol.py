@@ -81,9 +81,13 @@ class Protocol(BaseModel):
     @field_validator("models", mode="before")
     @classmethod
     def _entries(cls, value: Any) -> Any:
-        if isinstance(value, list | tuple):
-            return [{"model": entry} if isinstance(entry, str) else entry for entry in value]
-        return value
+        if not isinstance(value, list | tuple):
+            return value
+        for entry in value:
+            for key in entry if isinstance(entry, Mapping) else ():
+                if key not in ModelEntry.model_fields:
+                    raise ValueError(str(unknown("key of a model", str(key), ModelEntry.model_fields, ProtocolError)))
+        return [{"model": entry} if isinstance(entry, str) else entry for entry in value]
 
     @field_validator("budgets", mode="before")
     @classmethod

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import inspect
 import json
 from typing import Any
 
@@ -18,9 +20,10 @@ PLAIN = (bool, int, float, str, type(None))
 def model_hash(model: nn.Module) -> str:
     """Return the first 16 hex digits of SHA-256 over configuration and state dict, the same on every device.
 
-    The configuration of a RobustODE model is its `config`; that of any other module is its class and the plain
-    attributes (numbers, strings, tuples of them) of it and all its parts, such as a stride, a tolerance or a solver's
-    name. Tensors enter in the order of their names, with dtype, shape and bytes.
+    The configuration of a RobustODE model is its `config`; that of any other module is its class, the source of the
+    class where it is the user's own, and the plain attributes (numbers, strings, tuples of them) of it and all its
+    parts, such as a stride, a tolerance or a solver's name. Tensors enter in the order of their names, with dtype,
+    shape and bytes.
     """
     digest = hashlib.sha256(json.dumps(_configuration(model), sort_keys=True).encode())
     for name, value in sorted(model.state_dict().items()):
@@ -37,10 +40,22 @@ def _configuration(model: Any) -> Any:
     return {
         name: [
             type(part).__qualname__,
+            _source(type(part)),
             {key: repr(value) for key, value in vars(part).items() if _is_plain(key, value)},
         ]
         for name, part in model.named_modules()
     }
+
+
+@functools.cache
+def _source(cls: type) -> str:
+    """Source of a class of the user's own, so that an edited `forward` is another model; "" for a library's."""
+    if cls.__module__.partition(".")[0] in ("torch", "robustode"):
+        return ""
+    try:
+        return inspect.getsource(cls)
+    except (OSError, TypeError):  # made in an interactive session
+        return ""
 
 
 def _own(model: Any) -> Any:

@@ -206,3 +206,23 @@ def test_fetch(server, tmp_path, monkeypatch):
     assert len(list(Path("e/MNIST/raw").iterdir())) == 4
     message = robustode(f"data fetch mnist --url {server}/absent --data-root f").err
     assert "404" in message
+
+
+def test_points_that_the_judge_refuses_are_spoken_of(folder):
+    code = "def fn(model, x, y, *, norm, eps, generator):\n    return x + float('nan')\n"
+    Path("nothing_but_nan.py").write_text(code, encoding="utf-8")
+    line = "eval --model s.safetensors --attacks python:nothing_but_nan.py:fn --norm linf --eps 0.1 --limit 20 --out n"
+    done = works(line)
+    assert "points were refused, for example: the attack returned a value that is not finite" in done.out
+
+
+def test_a_folder_of_images_keeps_its_own_units(folder):
+    from PIL import Image
+
+    for name in ("0", "1"):
+        Path("images", name).mkdir(parents=True)
+        for i in range(3):
+            Image.new("L", (8, 8), color=40 * i).save(Path("images", name, f"{i}.png"))
+    said = refused("eval --model python:code_of_user.py:make --data folder:images --bounds 0,255")
+    assert "which lie in [0, 1]" in said
+    assert "[0, 255]" in said

@@ -59,6 +59,12 @@ def not_a_number(model, x, y, *, norm, eps, generator):
 def clean(model, x, y, *, norm, eps, generator):
     return x
 
+def wreck(model, x, y, *, norm, eps, generator):
+    # Makes the model wrong instead of the input.
+    for value in model.state_dict().values():
+        value.mul_(-1)
+    return x
+
 def wrong_shape(model, x, y, *, norm, eps, generator):
     return x.flatten(1)
 

@@ -171,3 +171,14 @@ def test_interrupts_are_not_swallowed(monkeypatch, card):
     monkeypatch.setattr(Card, "build", lambda self, eps: interrupted)
     with pytest.raises(KeyboardInterrupt):
         unit(card("clean"))
+
+
+def test_an_attack_that_changes_the_model_is_an_error_and_the_model_is_put_back(card):
+    model, data = affine(N, wrong=WRONG)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    _, frame = unit(card("wreck"), model, data, radii=(0.02,))
+    _, rest = attacked(frame)
+    assert (rest["status"] == "error").all()
+    assert rest["message"].str.contains("the attack changed the model").all()
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])

@@ -63,7 +63,7 @@ def test_shipped_protocols_are_valid(name):
         ({"models": ["a"], "atacks": "x"}, "got 'atacks'. Did you mean 'attacks'?"),
         ({}, "protocol is not valid: models: Field required"),
         ({"models": []}, "models: Tuple should have at least 1 item"),
-        ({"models": [{"model": "a", "archh": "b"}]}, "models.0.archh: Extra inputs are not permitted"),
+        ({"models": [{"model": "a", "archh": "b"}]}, "unknown key of a model: expected one of arch, bounds, classes"),
         ({"models": ["a"], "seed": -1}, "seed: Input should be greater than or equal to 0"),
         ({"models": ["a"], "seed": 2**63}, "seed: Input should be less than"),
         ({"models": ["a"], "shard": 0}, "shard: Input should be greater than or equal to 1"),

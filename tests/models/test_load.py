@@ -1,5 +1,6 @@
 """Models by name: every kind of `--model`, what is said about it, and what must not happen (code in a pickle)."""
 
+import linecache
 import os
 import pickle
 from contextlib import contextmanager
@@ -419,3 +420,27 @@ def test_hash_of_a_users_module_sees_plain_attributes():
     loaded = build()
     loaded.notes = ("took the prefix 'module.' off 2 names",)
     assert model_hash(loaded) == model_hash(build())
+
+
+def test_an_edited_forward_is_another_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = """
+import torch
+class Net(torch.nn.Module):
+    bounds, classes, input_shape = (0.0, 1.0), 2, (3,)
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.eye(2, 3))
+    def forward(self, x):
+        return x @ self.w.t()
+def make():
+    return Net()
+"""
+    hashes = []
+    for text in (code, code, code.replace("x @ self.w.t()", "2 * x @ self.w.t()")):
+        (tmp_path / "net.py").write_text(text)
+        linecache.clearcache()
+        model = load_model("python:net.py:make", sample=torch.zeros(1, 3))
+        hashes.append(model_hash(model))
+    assert hashes[0] == hashes[1]
+    assert hashes[1] != hashes[2]
