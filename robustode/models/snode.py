@@ -6,10 +6,11 @@ import math
 from typing import Any, ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from robustode.errors import ModelError
+from robustode.models.config import validated
 from robustode.solvers.activations import activation
 from robustode.solvers.depth import knot_depths
 from robustode.solvers.flow import Flow, Solve
@@ -55,19 +56,6 @@ class SNODEConfig(BaseModel):
         return self
 
 
-def build_config(**values: Any) -> SNODEConfig:
-    """Validate a configuration; raise `ModelError` with every problem in one message."""
-    values.setdefault("knots", values.get("steps", 30))
-    try:
-        return SNODEConfig(**values)
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) + ': ' if e['loc'] else ''}{e['msg'].removeprefix('Value error, ')}"
-            for e in error.errors()
-        )
-        raise ModelError(f"sNODE configuration: {problems}", fix="Correct the named values.") from None
-
-
 class SNODE(nn.Module):
     """A standalone neural ODE classifier: x' = σ(W(t) x + b(t)), x(0) = encoding of the input, logits = first
     components of x(T).
@@ -98,7 +86,8 @@ class SNODE(nn.Module):
 
     def __init__(self, *, seed: int = 0, **config: Any) -> None:
         super().__init__()
-        self._config = build_config(**config)
+        config.setdefault("knots", config.get("steps", 30))
+        self._config = validated(SNODEConfig, config, what="sNODE configuration")
         self.weight = nn.Parameter(torch.empty(self._config.knots, self._config.features, self._config.features))
         self.bias = nn.Parameter(torch.empty(self._config.knots, self._config.features))
         self._steps, self._method = self._config.steps, self._config.method
@@ -106,7 +95,7 @@ class SNODE(nn.Module):
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw new weights: N(0, 1/features²) at integer depths, cubic spline at the knots."""
-        from scipy.interpolate import CubicSpline  # deferred: not needed to load a checkpoint
+        from scipy.interpolate import CubicSpline
 
         features, horizon = self._config.features, self._config.horizon
         nodes = torch.linspace(0.0, horizon, max(2, math.ceil(horizon) + 1), dtype=torch.float64)
