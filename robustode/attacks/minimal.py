@@ -40,6 +40,7 @@ SETTINGS = {
 }
 SMALLEST_SHARE = 1 / 8  # a row whose step was halved this far is finished
 PROMISING = 1.3  # rows further than this times the best of their sample are not polished
+NOISES = 4  # noise images asked where nothing was found
 HARD = 0.05  # KKT residual above which a sample is given to the descent
 STRETCH = (1.2, 1.5, 2.0, 3.0, 5.0, 10.0)  # factors tried where the approach stopped short of a boundary
 
@@ -64,6 +65,7 @@ def minimal_norm(search: Search, effort: Effort, damping: float) -> Tensor:
     kkt = kkt[order]
     hard = (kkt > HARD).nonzero().squeeze(1)
     if len(hard):
+        _anywhere(search, effort.probes)
         descend(search, hard, effort.descent)
         found = hard[torch.isfinite(search.best[hard])]
         search.ray(found, search.best_x[found], evaluations=effort.probes)
@@ -141,6 +143,28 @@ def _stretch(search: Search, point: Tensor) -> None:
             return
         x0 = search.x0[rows]
         search.evaluate(rows, (x0 + factor * (point[rows] - x0)).clamp(lo, hi))
+
+
+def _anywhere(search: Search, probes: int) -> None:
+    """For samples with nothing found: look far from the clean input, where saturation does not hide the gradient.
+
+    The inverted image, black, grey, white and noise are asked, then the boundary on the rays to those that are answered
+    otherwise. Each sample is asked the same points in any batch.
+    """
+    rows = torch.isinf(search.best).nonzero().squeeze(1)
+    if len(rows) == 0:
+        return
+    lo, hi = search.model.bounds
+    x0 = search.x0[rows]
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(NOISES, *x0.shape[1:], generator=generator, dtype=torch.float64).to(x0)
+    even = [torch.full_like(x0[0], share) for share in (0.0, 0.5, 1.0)]
+    search.evaluate(rows, lo + hi - x0)
+    for point in (*even, *noise):
+        search.evaluate(rows, (lo + (hi - lo) * point).expand_as(x0))
+    found = rows[torch.isfinite(search.best[rows])]
+    for _ in range(3):
+        search.ray(found, search.best_x[found], evaluations=probes)
 
 
 def _keep_best(search: Search, keep: int) -> None:

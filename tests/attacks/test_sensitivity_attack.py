@@ -276,6 +276,21 @@ def test_misbehaving_models_give_a_status_and_never_nan(function, norm):
     assert len(result.status) == 4
 
 
+@pytest.mark.parametrize("norm", NORMS)
+def test_saturation_hides_nothing(norm):
+    """Logits that are exactly flat around the clean inputs: the boundary, a sphere of mean 0.5, is far but there."""
+    model = Misbehaving(lambda x: torch.stack([0 * x[:, 0], (x.mean(1) - 0.5).clamp(-0.1, 0.1), -1 + 0 * x[:, 0]], 1))
+    x = torch.rand(20, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 0.3
+    y = model(x).argmax(1)
+    assert not y.any()
+    result = SensitivityAttack(norm=norm)(model, x, y)
+    truth = project(torch.ones_like(x), 1.5 - x.sum(1), x, model.bounds, norm).delta
+    assert result.success.all()
+    ratio = result.distance / distance(torch.zeros_like(truth), truth, norm)
+    assert (ratio > 1 - 1e-9).all()
+    assert ratio.median() < 1.2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

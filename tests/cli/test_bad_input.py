@@ -181,7 +181,7 @@ def test_usage(folder, line, phrases):
         ("uncertainty --model s.safetensors --sigma inf", ["--sigma: expected finite numbers ≥ 0"]),
         ("uncertainty --model s.safetensors --sigma x", ["--sigma: expected numbers"]),
         ("uncertainty --model s.safetensors --out l.safetensors", ["expected a new one, got it exists"]),
-        ("uncertainty --model s.safetensors --draws 0", ["--draws: expected a whole number ≥ 1, got 0"]),
+        ("uncertainty --model s.safetensors --draws 0", ["--draws: expected a whole number ≥ 2, got 0"]),
         ("uncertainty --model s.safetensors --out .", ["expected a new one, got a folder"]),
         ("run quickstat", ["unknown protocol", "Did you mean 'quickstart'?"]),
         ("run quickstart --limit 0", ["limit: expected a positive whole number"]),
