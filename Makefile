@@ -48,7 +48,7 @@ mnist14: $(BIN)/.installed
 	rm -rf reports/mnist14/tables reports/mnist14/figures
 	mkdir -p reports/mnist14/tables reports/mnist14/figures
 	cp runs/mnist14/run.json reports/mnist14/
-	cp runs/mnist14/tables/* runs/mnist14-comparison/tables/* reports/mnist14/tables/
+	cp runs/mnist14/tables/* runs/mnist14-comparison/tables/paired_* reports/mnist14/tables/
 	cp runs/mnist14/figures/*.svg runs/mnist14/figures/robust_accuracy_*.png reports/mnist14/figures/
 
 bench: $(BIN)/.installed

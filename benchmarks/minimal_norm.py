@@ -24,7 +24,8 @@ def table(run: RunDir, suite: str) -> pd.DataFrame:
     out = []
     for name in wide.columns:
         own = rows(records, attack=name)
-        ratio = (wide[name] / best).to_numpy()
+        both_failed = np.isinf(wide[name]) & np.isinf(best)
+        ratio = (wide[name] / best).mask(both_failed, 1.0).to_numpy()  # below 1: nearer than the best peer
         out.append(
             {
                 "attack": name,
