@@ -23,7 +23,7 @@ x = torch.rand(n, 1, 14, 14, generator=g)
 y = torch.cat([model(part).argmax(1) for part in x.split(500)])
 index = torch.arange(n)
 data = Data(name="random", split="all", x=x, y=y, index=index, bounds=(0.0, 1.0), classes=10, caption="random")
-eps = {"linf": [0.05], "l2": [0.5]}
+eps = {norm: [radius] for norm, radius in (("linf", 0.05), ("l2", 0.5)) if norm in attacks or attacks == "standard"}
 run = ro.evaluate(model, data, attacks=attacks, eps=eps, out=sys.argv[4], allow_low_accuracy=True)
 print(len(run.records), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 """
@@ -39,7 +39,7 @@ def main() -> None:
     for steps in args.steps.split(","):
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, "-c", CODE, steps, str(args.samples), args.attacks, str(Path(folder) / "run")]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         rows, peak = done.stdout.split()
         print(f"{steps:>5s} steps, {args.samples} samples, {args.attacks}: {rows} records, peak {float(peak):.2f} GiB")
 
