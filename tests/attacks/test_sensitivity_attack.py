@@ -256,24 +256,31 @@ class Misbehaving(nn.Module):
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 @pytest.mark.parametrize(
-    "function",
+    ("function", "status"),
     [
-        lambda x: x.new_tensor([2.0, 1.0, 0.0]).expand(len(x), -1),  # constant, no graph
-        lambda x: 0 * x + x.new_tensor([2.0, 1.0, 0.0]),  # constant, zero gradient
-        lambda x: x * float("nan"),
-        lambda x: torch.where(x.sum(1, keepdim=True) > 1.51, float("nan"), 1.0) * (x * x.new_tensor([3.0, 1.0, 1.0])),
-        lambda x: x.detach() * 2,
-        lambda x: x[:, :1].expand(-1, 3),  # identical classes: ties
+        (lambda x: x.new_tensor([2.0, 1.0, 0.0]).expand(len(x), -1), Status.FAILED),  # constant, no graph
+        (lambda x: 0 * x + x.new_tensor([2.0, 1.0, 0.0]), Status.FAILED),  # constant, zero gradient
+        (lambda x: x * float("nan"), Status.FAILED),
+        (
+            lambda x: (
+                torch.where(x.sum(1, keepdim=True) > 1.51, float("nan"), 1.0) * (x * x.new_tensor([3.0, 1.0, 1.0]))
+            ),
+            Status.SUCCESS,  # there are boundaries on this side of the region that is not a number
+        ),
+        (lambda x: x.detach() * 2, Status.SUCCESS),  # no gradient, but points far away are answered otherwise
+        (lambda x: x[:, :1].expand(-1, 3), Status.FAILED),  # identical classes: ties
     ],
 )
-def test_misbehaving_models_give_a_status_and_never_nan(function, norm):
+def test_misbehaving_models_give_a_status_and_never_nan(function, status, norm):
     model = Misbehaving(function)
     x = torch.full((4, 3), 0.5, dtype=torch.float64)
     y = torch.zeros(4, dtype=torch.int64)
     result = SensitivityAttack(norm=norm)(model, x, y)
+    assert result.status == (status,) * 4
     assert torch.isfinite(result.x_adv).all()
     assert not torch.isnan(result.distance).any()
-    assert len(result.status) == 4
+    if status is Status.SUCCESS:
+        assert (model(result.x_adv).argmax(1) != y).all()
 
 
 @pytest.mark.parametrize("norm", NORMS)
