@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from robustode.errors import ModelError
 from robustode.models.config import validated
 from robustode.models.normalise import normalisation
+from robustode.solvers.flow import filled
 
 
 class ResNetConfig(BaseModel):
@@ -163,5 +164,10 @@ class ResNet(nn.Module):
         if tuple(x.shape[1:]) != self.input_shape:
             expected = f"shape (batch, {', '.join(map(str, self.input_shape))})"
             raise ModelError("input of resnet model", expected=expected, got=tuple(x.shape))
+        if self.training:
+            return self._logits(x)
+        return self._logits(filled(x))[: len(x)]
+
+    def _logits(self, x: Tensor) -> Tensor:
         features = self.stages(self.stem((x - self.mean) / self.std))
         return self.head(features.mean(dim=(2, 3)))

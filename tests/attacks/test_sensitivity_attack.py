@@ -150,12 +150,12 @@ def test_a_sample_does_not_depend_on_its_batch(norm):
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 def test_bundled_models_give_the_same_distance_alone_and_in_a_batch(norm):
     """Images, ten classes, and boundaries that miss the box: nothing may hang on the rounding of a batch."""
-    data = ro.load_data("digits", limit=40)
+    data = ro.load_data("digits", limit=60)
     x, y = data.x.double(), data.y
-    for name in ("snode", "layered"):
+    for name in ("snode", "layered", "resnet"):
         model = ro.load_model(f"zoo:{name}-digits").double()
         together = SensitivityAttack(norm=norm)(model, x, y).distance
-        alone = torch.cat([SensitivityAttack(norm=norm)(model, x[i : i + 1], y[i : i + 1]).distance for i in range(40)])
+        alone = torch.cat([SensitivityAttack(norm=norm)(model, x[i : i + 1], y[i : i + 1]).distance for i in range(60)])
         assert ((together - alone).abs() <= 1e-6 * together).all()
 
 
