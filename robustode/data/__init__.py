@@ -4,6 +4,7 @@ from robustode.data.catalogue import CATALOGUE, DEFAULT_BUDGETS, DataInfo, defau
 from robustode.data.dataset import Data, check_bounds
 from robustode.data.export import export
 from robustode.data.fetch import fetch
+from robustode.data.holdout import holdout
 from robustode.data.sources import check_fits, load_data
 from robustode.data.subset import parse_limit
 from robustode.data.writer import DatasetWriter
@@ -19,6 +20,7 @@ __all__ = [
     "default_budgets",
     "export",
     "fetch",
+    "holdout",
     "list_data",
     "load_data",
     "parse_limit",

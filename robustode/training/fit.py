@@ -1,4 +1,4 @@
-"""`fit`: train a model on data, with progress, and weights that are always good to keep."""
+"""`fit`: train a model on data, with progress, early stopping and resume, and weights that are always good to keep."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from robustode.data.dataset import Data
+from robustode.errors import TrainingError
 from robustode.models.base import parameters_like
 from robustode.training.checks import check_number, check_samples, check_training_data
 from robustode.training.measure import evaluate
+from robustode.training.partial import conditions, load_partial, save_partial
 from robustode.training.result import Diverged, Progress, TrainingResult
+from robustode.training.stopping import Stopping
 from robustode.training.trainer import BatchReport, OptimiserConfig, Trainer
 
 if TYPE_CHECKING:
@@ -30,8 +34,12 @@ def fit(
     *,
     recipe: Recipe | OptimiserConfig,
     test: Data | None = None,
+    validation: Data | None = None,
+    stopping: Stopping | None = None,
     seed: int = 0,
     on_progress: Callable[[Progress], None] | None = None,
+    partial: Path | None = None,
+    resume: bool = False,
 ) -> TrainingResult:
     """Train `model` in place; the mini-batches of an epoch are nearly equal parts of a new permutation.
 
@@ -42,83 +50,176 @@ def fit(
         data: training data, inside the model's bounds.
         recipe: a `Recipe`, or the configuration of an optimiser.
         test: data for the test accuracy after every epoch; never used to choose anything.
+        validation: data for the validation accuracy, which `stopping` is judged by.
+        stopping: when to end before the last epoch; needs `validation`.
         seed: of the permutations, whole and ≥ 0. The same seed gives the same weights to the bit (on the same machine,
-            with as many threads).
+            with as many threads), resumed or not.
         on_progress: called after every mini-batch.
+        partial: file in which the state after every complete epoch is kept until the training is complete; None for none.
+        resume: go on from `partial`.
 
     Raises:
-        TrainingError: the data cannot be trained on, or the optimiser does not fit the model.
+        TrainingError: the data cannot be trained on, the optimiser does not fit the model, or what is resumed was started
+            under other conditions.
         DataError: inputs outside the model's bounds.
         Diverged: the cost is not finite or 1000 times the first; the model has the weights of the last complete epoch.
     """
     config: OptimiserConfig = getattr(recipe, "optimiser", recipe)  # type: ignore[assignment]
     check_number("seed", seed, whole=True)
     check_training_data(model, data, config.batch)
-    if test is not None:
-        check_samples(model, test)
+    for extra in (test, validation):
+        if extra is not None:
+            check_samples(model, extra)
+    if stopping is not None and validation is None:
+        fix = "Hold some out: robustode train ... --validation 5000."
+        raise TrainingError("early stopping", expected="validation data", got="none", fix=fix)
+    if resume and partial is None:
+        raise TrainingError("resume", expected="the file of an unfinished training", got="none")
     batches = max(1, round(len(data) / config.batch))
-    trainer = config.trainer(model, batches * config.epochs)
-    return _Run(model, data, test, config, trainer, batches, on_progress).go(seed)
+    run = _Run(
+        model=model,
+        data=data,
+        test=test,
+        validation=validation,
+        stopping=stopping,
+        config=config,
+        trainer=config.trainer(model, batches * config.epochs),
+        batches=batches,
+        on_progress=on_progress,
+        generator=torch.Generator().manual_seed(seed),
+        kept=_copy(model),
+        partial=partial,
+        was=conditions(model, data, validation, optimiser=config, stopping=stopping, seed=seed) if partial else {},
+    )
+    if resume and partial is not None:
+        run.restore(load_partial(partial, run.was))
+    return run.go()
 
 
-@dataclass
+class _TargetReached(Exception):
+    """The validation accuracy that ends the training was reached in the middle of an epoch."""
+
+
+@dataclass(kw_only=True)
 class _Run:
-    """One call of `fit`."""
+    """One call of `fit`; `kept` are the weights that it would give back now."""
 
     model: nn.Module
     data: Data
     test: Data | None
+    validation: Data | None
+    stopping: Stopping | None
     config: OptimiserConfig
     trainer: Trainer
     batches: int
     on_progress: Callable[[Progress], None] | None
+    generator: torch.Generator
+    kept: dict[str, Tensor]
+    partial: Path | None
+    was: dict[str, str]
     history: list[dict[str, float | None]] = field(default_factory=list)
     start: float = field(default_factory=time.perf_counter)
     limit: float | None = None
+    best: float = -1.0
+    best_epoch: int = 0
+    stopped: str | None = None
 
-    def go(self, seed: int) -> TrainingResult:
-        good = _copy(self.model)
-        generator = torch.Generator().manual_seed(seed)
+    def go(self) -> TrainingResult:
         interrupted, problem = False, None
         try:
-            for epoch in range(1, self.config.epochs + 1):
-                means = self._epoch(epoch, generator)
-                good = self.trainer.export()
-                accuracy = self._test_accuracy(good)
-                self.history.append({**means, "test_accuracy": accuracy, "seconds": self._seconds()})
+            for epoch in range(len(self.history) + 1, self.config.epochs + 1):
+                if self.stopped is not None:
+                    break
+                self._complete(self._epoch(epoch))
+        except _TargetReached:
+            pass
         except KeyboardInterrupt:
-            interrupted, good = True, self.trainer.export()
+            interrupted = True
+            if self.stopping is None or self.stopping.patience is None:
+                self.kept = self.trainer.export()
         except FloatingPointError as error:
             problem = str(error)
-        self.model.load_state_dict(good)
+        self.model.load_state_dict(self.kept)
         result = self._result(interrupted)
         if problem is not None:
             raise Diverged(problem, self.limit, result)
+        if self.partial is not None and not interrupted:
+            self.partial.unlink(missing_ok=True)
         return result
 
-    def _epoch(self, epoch: int, generator: torch.Generator) -> dict[str, float | None]:
+    def _epoch(self, epoch: int) -> dict[str, float | None]:
         self.model.train()
-        seen, loss, correct = 0, 0.0, 0
-        order = torch.randperm(len(self.data), generator=generator)
+        seen, sums = 0, dict.fromkeys(("loss", "mismatch", "cross_entropy", "drift", "weights", "accuracy"), 0.0)
+        order = torch.randperm(len(self.data), generator=self.generator)
         for number, part in enumerate(order.tensor_split(self.batches), start=1):
             try:
                 report = self._checked(self._step(part))
             except FloatingPointError as error:
                 raise FloatingPointError(f"{error} in epoch {epoch}, mini-batch {number}") from None
-            seen, correct = seen + len(part), correct + report.correct
-            loss += report.terms.total * len(part)
-            if self.on_progress is not None:
-                self.on_progress(
-                    Progress(
-                        epoch=epoch,
-                        epochs=self.config.epochs,
-                        batch=number,
-                        batches=self.batches,
-                        loss=loss / seen,
-                        accuracy=correct / seen,
-                    )
-                )
-        return {"epoch": epoch, "loss": loss / seen, "accuracy": correct / seen}
+            seen += len(part)
+            terms = report.terms.as_dict()
+            for name in sums:
+                own = terms["total"] * len(part) if name == "loss" else report.correct if name == "accuracy" else None
+                sums[name] += terms[name] * len(part) if own is None else own
+            self._tell(epoch, number, sums["loss"] / seen, sums["accuracy"] / seen)
+            self._ask_target(epoch, number)
+        return {"epoch": epoch, **{name: total / seen for name, total in sums.items()}}
+
+    def _tell(self, epoch: int, number: int, loss: float, accuracy: float) -> None:
+        if self.on_progress is not None:
+            epochs, batches = self.config.epochs, self.batches
+            self.on_progress(
+                Progress(epoch=epoch, epochs=epochs, batch=number, batches=batches, loss=loss, accuracy=accuracy)
+            )
+
+    def _ask_target(self, epoch: int, number: int) -> None:
+        """End the training if the weights that it would keep have reached the target, at one of the checks."""
+        stopping = self.stopping
+        if stopping is None or stopping.target is None:
+            return
+        if number * stopping.checks // self.batches == (number - 1) * stopping.checks // self.batches:
+            return
+        weights = self.trainer.export()
+        accuracy = self._accuracy(weights, self.validation)
+        if accuracy is not None and accuracy >= stopping.target:
+            self.kept = weights
+            done = epoch - 1 + number / self.batches
+            self.stopped = f"validation accuracy {accuracy:.2%} ≥ {stopping.target:.2%} after {done:.3g} epochs"
+            raise _TargetReached
+
+    def _complete(self, means: dict[str, float | None]) -> None:
+        """What follows an epoch: its accuracies, patience, and the file to resume from."""
+        weights, epoch = self.trainer.export(), len(self.history) + 1
+        accuracy = self._accuracy(weights, self.validation)
+        test = self._accuracy(weights, self.test)
+        row = {**means, "validation_accuracy": accuracy, "test_accuracy": test, "seconds": self._seconds()}
+        self.history.append(row)
+        patience = None if self.stopping is None else self.stopping.patience
+        if patience is None or accuracy is None:
+            self.kept = weights
+        elif accuracy > self.best:
+            self.kept, self.best, self.best_epoch = weights, accuracy, epoch
+        elif epoch - self.best_epoch >= patience:
+            self.stopped = (
+                f"no validation accuracy above {self.best:.2%} (epoch {self.best_epoch}) for {patience} epochs"
+            )
+        if self.partial is not None:
+            save_partial(self.partial, self.was, self._state())
+
+    def _state(self) -> dict[str, Any]:
+        names = ("history", "limit", "best", "best_epoch", "stopped", "kept")
+        state = {name: getattr(self, name) for name in names}
+        own = {"model": self.model.state_dict(), "trainer": self.trainer.state()}
+        return {**state, **own, "generator": self.generator.get_state(), "seconds": self._seconds()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `_state` returned."""
+        for name in ("history", "limit", "best", "best_epoch", "stopped", "kept"):
+            setattr(self, name, state[name])
+        self.model.load_state_dict(state["model"])
+        self.trainer.restore(state["trainer"])
+        self.generator.set_state(state["generator"])
+        self.start -= state["seconds"]
 
     def _step(self, part: Tensor) -> BatchReport:
         device, dtype = parameters_like(self.model)
@@ -134,26 +235,32 @@ class _Run:
                 raise FloatingPointError(f"{value:g}")
         return report
 
-    def _test_accuracy(self, weights: dict[str, Tensor]) -> float | None:
-        """The test accuracy of `weights`; the model's own are put back."""
-        if self.test is None:
+    def _accuracy(self, weights: dict[str, Tensor], data: Data | None) -> float | None:
+        """The accuracy of `weights` on data; the model's own weights, and its mode, are put back."""
+        if data is None:
             return None
-        own = _copy(self.model)
+        own, training = _copy(self.model), self.model.training
         self.model.load_state_dict(weights)
         try:
-            return evaluate(self.model, self.test, self.config.cost)[0]
+            return evaluate(self.model, data, self.config.cost)[0]
         finally:
             self.model.load_state_dict(own)
+            self.model.train(training)
 
     def _result(self, interrupted: bool) -> TrainingResult:
         train_accuracy, cost = evaluate(self.model, self.data, self.config.cost)
+        accuracies = {
+            name: None if data is None else evaluate(self.model, data, self.config.cost)[0]
+            for name, data in (("test_accuracy", self.test), ("validation_accuracy", self.validation))
+        }
         return TrainingResult(
             epochs_done=len(self.history),
             history=tuple(self.history),
             train_accuracy=train_accuracy,
-            test_accuracy=None if self.test is None else evaluate(self.model, self.test, self.config.cost)[0],
+            **accuracies,
             seconds=self._seconds(),
             interrupted=interrupted,
+            stopped=self.stopped,
             cost=cost.as_dict(),
         )
 

@@ -1,8 +1,9 @@
-"""Nonlinear conjugate gradients for sNODE: Sobolev gradient in depth, step length from the sensitivity problem."""
+"""Nonlinear conjugate gradients for sNODE: Sobolev gradient, step length from the sensitivity problem."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
@@ -13,15 +14,19 @@ from torch import Tensor, nn
 from robustode.errors import TrainingError, unknown
 from robustode.models.snode import SNODE
 from robustode.solvers.flow import Tape
+from robustode.training.average import Average
 from robustode.training.checks import check_names, check_number
 from robustode.training.cost import Cost, Terms, terms
 from robustode.training.directions import Previous, direction, gamma
 from robustode.training.measure import correct_count, rest_point
+from robustode.training.metric import Metric
+from robustode.training.schedule import schedule
 from robustode.training.sobolev import Sobolev
 from robustode.training.steplength import LinearisedCost, Outcome, backtrack, minimise
 from robustode.training.trainer import BatchReport
 
 LINE_SEARCHES = ("accepted", "linearised")
+OBSERVED = 6  # depths at which the metric sees the states of a mini-batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +38,12 @@ class NCGConfig:
         batch: samples of a mini-batch, ≥ 1; the method restarts on each.
         iterations: NCG iterations on a mini-batch, ≥ 1.
         length: ℓ ≥ 0 of the Sobolev gradient, in units of depth.
+        whitening: ω in [0, 1) of the metric in the inputs of W and b (`robustode.training.metric`); 0 is the paper's.
         direction: formula for γ, a key of `robustode.training.directions.DIRECTIONS`.
         line_search: "accepted" halves the step of the linearised output until the true mini-batch cost falls;
             "linearised" takes it as it is (the paper).
+        damping: factor in depth of training on the step length, "cosine" (from 1 to 0 over all mini-batches, so that the
+            noise of the last ones is averaged out) or "constant" (1, the paper).
         averaging: time constant of the running mean of the weights, in epochs; 0 keeps the last weights.
         cost: the cost.
 
@@ -47,8 +55,10 @@ class NCGConfig:
     batch: int = 1000
     iterations: int = 3
     length: float = 1.0
+    whitening: float = 0.9
     direction: str = "polak-ribiere+"
     line_search: str = "accepted"
+    damping: str = "cosine"
     averaging: float = 1.0
     cost: Cost = field(default_factory=Cost)
 
@@ -57,7 +67,9 @@ class NCGConfig:
             check_number(name, getattr(self, name), whole=True, least=1)
         check_number("length", self.length)
         check_number("averaging", self.averaging)
+        check_number("whitening", self.whitening, below=1.0)
         gamma(self.direction)
+        schedule(self.damping)
         if self.line_search not in LINE_SEARCHES:
             raise unknown("line search", self.line_search, LINE_SEARCHES, TrainingError)
 
@@ -89,22 +101,22 @@ class Point:
 
 
 class NCG:
-    """Nonlinear conjugate gradients at work on one model: on each mini-batch d = −v + γ d₋ with v the Sobolev gradient,
-    and θ ← θ + η d with η the minimiser of the cost of the linearised output.
+    """Nonlinear conjugate gradients at work on one model: on each mini-batch d = −v + γ d₋ with v the gradient in the
+    inner product of `Metric`, and θ ← θ + ρ η d with η the minimiser of the cost of the linearised output, ρ the
+    damping.
 
-    Weight and bias travel as one path (knots, features² + features), in one inner product: that of `Sobolev`.
+    Weight and bias travel as one path (knots, features² + features).
 
-    Source: Jaroudi et al., arXiv 2205.13933, section 4.
+    Source: Jaroudi et al., arXiv 2205.13933, section 4; metric in the inputs and damping added.
     """
 
     def __init__(self, model: SNODE, config: NCGConfig, batches: int) -> None:
-        self._model, self._config, self._cost = model, config, config.cost
-        self._sobolev = Sobolev(len(model.bias), model.horizon, config.length, like=model.weight.detach())
+        self._model, self._config, self._cost, self._batches = model, config, config.cost, batches
+        sobolev = Sobolev(len(model.bias), model.horizon, config.length, like=model.weight.detach())
+        self._metric = Metric(sobolev, model.bias.shape[1], config.whitening)
         self._rest = rest_point(model)
-        per_epoch = max(1, batches // config.epochs)
-        self._keep = math.exp(-1 / (config.averaging * per_epoch)) if config.averaging else 0.0
-        self._mean = self.path()
-        self._share = 0.0  # Σ of the factors in the running mean; 0 while it is still the initial path
+        self._average = Average(model, config.averaging * max(1, batches // config.epochs))
+        self._done = 0  # mini-batches
 
     @torch.no_grad()
     def step(self, x: Tensor, y: Tensor) -> BatchReport:
@@ -114,9 +126,10 @@ class NCG:
         previous: Previous | None = None
         if not math.isfinite(first.terms.total):
             return BatchReport(terms=first.terms, correct=0, final=first.terms.total)
+        self._observe(point)
         for _ in range(self._config.iterations):
-            v = self._sobolev.gradient(self.gradient(point, y))
-            d = direction(self._config.direction, v, previous, self._sobolev.inner)
+            v = self._metric.gradient(self.gradient(point, y))
+            d = direction(self._config.direction, v, previous, self._metric.inner)
             moved = self._search(point, d, x0, y)
             if moved is None and previous is not None:
                 d = -v
@@ -124,18 +137,32 @@ class NCG:
             if moved is None:
                 break
             point, previous = moved, Previous(v, d)
+        self._done += 1
         if math.isfinite(point.terms.total):
-            self._mean.mul_(self._keep if self._share else 0.0).add_(self.path(), alpha=1 - self._keep)
-            self._share = self._keep * self._share + 1 - self._keep
+            self._average.take(self._model)
         correct = correct_count(self._model, first.state, y)
         return BatchReport(terms=first.terms, correct=correct, final=point.terms.total)
 
+    def _observe(self, point: Point) -> None:
+        """Show the metric the states of one mini-batch, at most `OBSERVED` depths of them."""
+        stages = point.tape.stages
+        stride = max(1, len(stages) // OBSERVED)
+        inputs = [stages[n][0].input for n in range(0, len(stages), stride)]
+        self._metric.observe([z[: len(point.state)] for z in inputs if z is not None])
+
+    def state(self) -> dict[str, Any]:
+        """Return what `restore` needs beside the model's weights to go on to the bit."""
+        return {"average": self._average.state(), "done": self._done, "moment": self._metric.moment}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state`."""
+        self._average.restore(state["average"])
+        self._done = state["done"]
+        self._metric.restore(state["moment"])
+
     def export(self) -> dict[str, Tensor]:
-        """Return a copy of the state dict, with the weights averaged over all complete mini-batches (the initial ones
-        before the first)."""
-        state = {name: value.detach().clone() for name, value in self._model.state_dict().items()}
-        state["weight"], state["bias"] = (part.clone() for part in self._split(self._mean / (self._share or 1.0)))
-        return state
+        """Return a copy of the state dict to keep: the weights averaged over all complete mini-batches."""
+        return self._average.export(self._model)
 
     def path(self) -> Tensor:
         """Return a copy of the weights as one path, (knots, features² + features)."""
@@ -183,6 +210,8 @@ class NCG:
             raise FloatingPointError("a slope that is not finite")
         if step.outcome is Outcome.ASCENT:
             return None
+        damped = step.eta * schedule(self._config.damping)(self._done / self._batches)
+        step = replace(step, eta=damped)
         start = self.path()
         trial = partial(self._trial, start, d, x0, y)
         if self._config.line_search == "linearised":

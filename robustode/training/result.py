@@ -30,20 +30,24 @@ class TrainingResult:
 
     Attributes:
         epochs_done: complete passes over the data.
-        history: for each complete epoch its "epoch", "loss" and "accuracy" (means over mini-batches, each before the
-            step on it), "test_accuracy" (None without test data) and "seconds" since the start.
-        train_accuracy, test_accuracy: fractions, of the final weights; `test_accuracy` is None without test data.
-        seconds: wall time, everything included.
+        history: for each complete epoch its "epoch", "loss", the terms of it ("mismatch", "cross_entropy", "drift",
+            "weights") and "accuracy" (means over mini-batches, each before the step on it), "validation_accuracy" and
+            "test_accuracy" (None without such data) and "seconds" since the start.
+        train_accuracy, validation_accuracy, test_accuracy: fractions, of the weights kept; None without such data.
+        seconds: wall time, everything included, all parts of a resumed training together.
         interrupted: whether Ctrl-C ended it.
+        stopped: why it ended before its last epoch by itself; None if it did not.
         cost: terms and total of the cost of the final weights on the training data.
     """
 
     epochs_done: int
     history: tuple[dict[str, float | None], ...]
     train_accuracy: float
+    validation_accuracy: float | None
     test_accuracy: float | None
     seconds: float
     interrupted: bool
+    stopped: str | None
     cost: dict[str, float]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -9,9 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from robustode.errors import TrainingError, unknown
+from robustode.models.snode import SNODE
+from robustode.training.average import Average
 from robustode.training.checks import check_depth, check_names, check_number
 from robustode.training.cost import Cost, terms
 from robustode.training.measure import correct_count, measure
+from robustode.training.sobolev import Sobolev
 from robustode.training.trainer import BatchReport
 
 METHODS = ("sgd", "adam")
@@ -29,6 +33,9 @@ class SGDConfig:
         momentum: of "sgd", in [0, 1).
         nesterov: Nesterov's form of the momentum, for "sgd" with momentum > 0.
         weight_decay: ≥ 0, as in torch.optim.
+        length: ℓ ≥ 0 of a Sobolev gradient in depth, put in place of the gradient before the optimiser sees it (0 is the
+            L2 gradient); None takes the Euclidean gradient as it is. For sNODE and layered models only.
+        averaging: time constant of the running mean of the weights, in epochs; 0 keeps the last weights.
         cost: the cost; μ₃ and μ₄ for sNODE and layered models only.
 
     Raises:
@@ -42,6 +49,8 @@ class SGDConfig:
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 0.0
+    length: float | None = None
+    averaging: float = 0.0
     cost: Cost = field(default_factory=Cost)
 
     def __post_init__(self) -> None:
@@ -52,6 +61,9 @@ class SGDConfig:
         check_number("learning_rate", self.learning_rate, positive=True)
         check_number("momentum", self.momentum, below=1.0)
         check_number("weight_decay", self.weight_decay)
+        check_number("averaging", self.averaging)
+        if self.length is not None:
+            check_number("length", self.length)
 
     @property
     def name(self) -> str:
@@ -66,6 +78,11 @@ class SGDConfig:
     def trainer(self, model: nn.Module, batches: int) -> SGD:
         """Start training a module by `batches` mini-batches in all."""
         check_depth(model, self.cost)
+        if self.length is not None and not isinstance(model, SNODE):
+            fix = "Leave length out."
+            raise TrainingError(
+                "Sobolev gradient", expected="an sNODE or layered model", got=type(model).__name__, fix=fix
+            )
         return SGD(model, self, batches)
 
 
@@ -84,17 +101,40 @@ class SGD:
                 parameters, lr=rate, momentum=config.momentum, nesterov=nesterov, weight_decay=decay
             )
         self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimiser, T_max=batches)
+        self._sobolev: Sobolev | None = None
+        if config.length is not None and isinstance(model, SNODE):
+            self._sobolev = Sobolev(len(model.bias), model.horizon, config.length, like=model.weight.detach())
+        self._average = Average(model, config.averaging * max(1, batches // config.epochs))
 
     def step(self, x: Tensor, y: Tensor) -> BatchReport:
         """Take one step on one mini-batch."""
         self._optimiser.zero_grad(set_to_none=True)
         state, terminal, path = measure(self._model, self._cost, x, y)
         (terminal.sum() + path).backward()
+        if self._sobolev is not None:
+            for parameter in self._model.parameters():  # weight and bias: all that such a model has
+                if parameter.grad is not None:
+                    parameter.grad = self._sobolev.gradient(parameter.grad)
         self._optimiser.step()
         self._schedule.step()
+        self._average.take(self._model)
         values = terms(terminal, path.detach())
         return BatchReport(terms=values, correct=correct_count(self._model, state, y), final=values.total)
 
     def export(self) -> dict[str, Tensor]:
-        """Return a copy of the present state dict."""
-        return {name: value.detach().clone() for name, value in self._model.state_dict().items()}
+        """Return a copy of the state dict to keep: averaged, or as it is."""
+        return self._average.export(self._model)
+
+    def state(self) -> dict[str, Any]:
+        """Return what `restore` needs beside the model's weights to go on to the bit."""
+        return {
+            "optimiser": self._optimiser.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "average": self._average.state(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state`."""
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._schedule.load_state_dict(state["schedule"])
+        self._average.restore(state["average"])

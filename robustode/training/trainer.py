@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -34,6 +35,14 @@ class Trainer(Protocol):
 
     def export(self) -> dict[str, Tensor]:
         """Return a copy of the state dict to evaluate and keep (averaged, if the optimiser averages)."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Return tensors and numbers from which `restore` goes on to the bit, beside the model's own weights."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state`."""
         ...
 
 
