@@ -1,0 +1,199 @@
+"""Studies: a factorial of training methods, evaluated alike, with its primary outcome declared before the run."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from robustode.errors import ProtocolError, TrainingError, unknown
+from robustode.evaluation.protocol import digest
+from robustode.models.snode import SNODEConfig
+from robustode.resources import read_toml, shipped
+from robustode.training.cost import Cost
+from robustode.training.ncg import NCGConfig
+from robustode.training.sgd import SGDConfig
+
+FACTORS: dict[str, tuple[str, ...]] = {
+    "optimiser": ("ncg", "adam", "sgd"),
+    "operator": ("l2", "sobolev"),
+    "cost": ("squared", "ce"),
+    "initialisation": ("spline", "independent"),
+}
+COSTS = {"squared": Cost(mu1=1.0, mu2=0.0), "ce": Cost(mu1=0.0, mu2=1.0)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One cell of the factorial: levels of the factors and the optimiser that they give."""
+
+    name: str
+    levels: dict[str, str]
+    optimiser: NCGConfig | SGDConfig
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StudyData(_Table):
+    """One data set of a study.
+
+    Attributes:
+        name: as `load_data` takes it.
+        train, validation: training images drawn and, apart from them, held out to stop by.
+        seeds: replications, numbered from 0.
+        target: validation accuracy at which every arm stops.
+    """
+
+    name: str
+    train: int = Field(ge=2)
+    validation: int = Field(ge=1)
+    seeds: int = Field(ge=1)
+    target: float = Field(gt=0, le=1)
+
+
+class Evaluation(_Table):
+    """What is measured on every trained model, on images of the test split that all arms share.
+
+    Attributes:
+        attacks: cards of minimal-norm attacks; the distance of a sample is the smallest that any of a norm found.
+        samples: attacked test images.
+        noise: standard deviations σ of Gaussian noise on the input, not clipped.
+        noise_samples: test images for the accuracies under noise and on other grids.
+        steps: numbers of Euler steps at which the weights are taken again.
+        steps_attack, steps_samples: card and test images for the distances there.
+    """
+
+    attacks: tuple[str, ...]
+    samples: int = Field(ge=1)
+    noise: tuple[float, ...] = ()
+    noise_samples: int = Field(default=2000, ge=1)
+    steps: tuple[int, ...] = ()
+    steps_attack: str = "sensitivity-l2"
+    steps_samples: int = Field(default=100, ge=1)
+
+
+class Primary(_Table):
+    """The primary outcome: the difference arm − against, over seeds."""
+
+    outcome: str
+    data: str
+    arm: str
+    against: str
+
+
+class Study(_Table):
+    """A factorial of training methods; `arms` are its cells in order, then the extra ones.
+
+    Attributes:
+        title: one line.
+        primary: declared before the run.
+        network: configuration of the sNODE without input shape and classes; `knots` equal to `steps` with Euler, so that
+            the independent initialisation is that of the layered twin.
+        data: data sets.
+        evaluation: what is measured.
+        checks: how often an epoch the target is asked.
+        factors: levels in use, a part of `FACTORS`.
+        settings: optimiser options; each table holds levels that an arm must have, and options for it. Later ones win.
+        extra: further arms: `name`, one level of every factor, and options.
+    """
+
+    kind: str
+    title: str
+    primary: Primary
+    network: dict[str, Any]
+    data: tuple[StudyData, ...] = Field(min_length=1)
+    evaluation: Evaluation
+    checks: int = Field(default=4, ge=1)
+    factors: dict[str, tuple[str, ...]]
+    settings: tuple[dict[str, Any], ...] = ()
+    extra: tuple[dict[str, Any], ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> Study:
+        if self.kind != "study":
+            raise ValueError(f"kind: expected 'study', got '{self.kind}'")
+        for factor, levels in FACTORS.items():
+            for level in self.factors.get(factor, ()):
+                if level not in levels:
+                    raise ValueError(str(unknown(f"level of {factor}", level, levels, ProtocolError)))
+        if set(self.factors) != set(FACTORS):
+            raise ValueError(f"factors: expected {', '.join(FACTORS)}, got {', '.join(self.factors) or 'none'}")
+        try:
+            names = [arm.name for arm in self.arms]
+        except TrainingError as error:
+            raise ValueError(f"settings: {error}") from None
+        for name in (self.primary.arm, self.primary.against):
+            if name not in names:
+                raise ValueError(str(unknown("arm of the primary outcome", name, names, ProtocolError)))
+        if self.primary.data not in [data.name for data in self.data]:
+            raise ValueError(f"primary.data: expected one of the study's data, got '{self.primary.data}'")
+        SNODEConfig(input_shape=(14, 14), classes=10, **{"knots": self.network.get("steps", 30), **self.network})
+        return self
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """Every cell of the factorial, then the extra arms."""
+        cells = itertools.product(*(self.factors[factor] for factor in FACTORS))
+        found = [self._arm("-".join(levels), dict(zip(FACTORS, levels, strict=True)), {}) for levels in cells]
+        for table in self.extra:
+            levels = {factor: table.get(factor, "") for factor in FACTORS}
+            options = {key: value for key, value in table.items() if key not in (*FACTORS, "name")}
+            found.append(self._arm(table.get("name", ""), levels, options))
+        return tuple(found)
+
+    def _arm(self, name: str, levels: dict[str, str], own: Mapping[str, Any]) -> Arm:
+        options: dict[str, Any] = {}
+        for table in self.settings:
+            if all(levels[factor] == table[factor] for factor in FACTORS if factor in table):
+                options |= {key: value for key, value in table.items() if key not in FACTORS}
+        for factor, level in levels.items():
+            if level not in FACTORS[factor]:
+                raise unknown(f"level of {factor} in arm '{name}'", level, FACTORS[factor], TrainingError)
+        base: NCGConfig | SGDConfig = NCGConfig() if levels["optimiser"] == "ncg" else SGDConfig()
+        if levels["optimiser"] != "ncg":
+            base = base.replace(method=levels["optimiser"])
+        optimiser = base.replace(cost=COSTS[levels["cost"]], **options, **own)
+        return Arm(name=name, levels=levels, optimiser=optimiser)
+
+    @property
+    def hash(self) -> str:
+        """Digest of everything that a number of the study depends on."""
+        arms = [{"name": arm.name, **arm.levels, **asdict(arm.optimiser)} for arm in self.arms]
+        return digest({**self.model_dump(mode="json", exclude={"title", "settings", "extra"}), "arms": arms})
+
+
+def is_study(name: str) -> bool:
+    """Return whether a protocol, by name or path, is a study."""
+    path = _path(name)
+    return path is not None and read_toml(path, "protocol", ProtocolError).get("kind") == "study"
+
+
+def read_study(name: str) -> Study:
+    """Read a study by name (of `evaluations/`) or path.
+
+    Raises:
+        ProtocolError: there is none, the TOML is broken (with its line), or its content does not fit.
+    """
+    path = _path(name)
+    if path is None:
+        raise ProtocolError(f"study '{name}'", expected="a file, or a name of evaluations/", got="neither")
+    values = read_toml(path, "protocol", ProtocolError)
+    for key in values:
+        if key not in Study.model_fields:
+            raise unknown(f"key of protocol '{path}'", key, Study.model_fields, ProtocolError)
+    try:
+        return Study.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ProtocolError(f"protocol '{path}' is not valid: {problems}") from None
+
+
+def _path(name: str) -> Path | None:
+    candidates = (Path(name), shipped("evaluations") / f"{name}.toml")
+    return next((path for path in candidates if path.is_file()), None)

@@ -1,0 +1,137 @@
+"""Runs a study: units in order, each finished one on disk before the next begins; then one table of units and distances."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from robustode.errors import RunError
+from robustode.evaluation.study import Study
+from robustode.evaluation.study_unit import StudyUnit, run_unit, units_of
+from robustode.files import atomic, write_json
+from robustode.versions import versions
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRun:
+    """What a study has produced so far.
+
+    Attributes:
+        study: its definition.
+        units: one row for each finished unit: levels, seed, accuracies, smoothness, and columns `noise.σ` and
+            `steps.N.accuracy`, `steps.N.agreement`, `steps.N.median_distance`.
+        distances: one row for each unit and attacked test image: `data, arm, seed, sample, norm, distance, clean`; the
+            distance is the smallest that any attack of the norm found, +inf if none did, 0 if misclassified.
+    """
+
+    study: Study
+    units: pd.DataFrame
+    distances: pd.DataFrame
+
+
+Listener = Callable[[str, int, int], None]
+
+
+def run_study(
+    study: Study,
+    out: Path,
+    *,
+    resume: bool = False,
+    shard: tuple[int, int] = (0, 1),
+    data_root: Path | None = None,
+    command: str = "robustode.run_study",
+    listen: Listener | None = None,
+) -> StudyRun:
+    """Run the units that are not finished yet, and return all that are.
+
+    Args:
+        study: what to run.
+        out: folder of the study; must not exist unless `resume`.
+        resume: keep finished units.
+        shard: (i, n): only every n-th unit, starting with the i-th from 0; several processes with the same n share the
+            work in one folder (each with `resume`).
+        data_root: folder of the real image sets.
+        command: command line, for the headers of the checkpoints.
+        listen: called with the name of a unit, how many are done and how many there are.
+
+    Raises:
+        RunError: the folder exists, or holds another study than the one resumed.
+    """
+    _open(study, out, resume)
+    mine = units_of(study)[shard[0] :: shard[1]]
+    for done, unit in enumerate(mine):
+        if listen is not None:
+            listen(unit.name, done, len(mine))
+        folder = out / "units" / unit.name
+        if not (folder / "unit.json").exists():
+            run_unit(study, unit, folder, data_root=data_root, command=command)
+    run = read_study_run(study, out)
+    write_collected(run, out)
+    return run
+
+
+def _open(study: Study, out: Path, resume: bool) -> None:
+    meta = out / "study.json"
+    if meta.exists():
+        was = json.loads(meta.read_text(encoding="utf-8"))["hash"]
+        if not resume:
+            raise RunError(f"study folder '{out}'", expected="a new folder", got="an existing study", fix="Use --resume.")
+        if was != study.hash:
+            fix = "Choose another --out."
+            raise RunError(f"study folder '{out}'", expected=f"study {study.hash}", got=f"study {was}", fix=fix)
+        return
+    if out.exists() and any(out.iterdir()):
+        raise RunError(f"study folder '{out}'", expected="a new or empty folder", got="other files in it")
+    values = {"hash": study.hash, "study": study.model_dump(mode="json"), "versions": versions(("robustode", "torch"))}
+    write_json(values, meta)
+
+
+def read_study_run(study: Study, out: Path) -> StudyRun:
+    """Read the finished units of a study from its folder."""
+    rows, parts = [], []
+    for unit in units_of(study):
+        folder = out / "units" / unit.name
+        if (folder / "unit.json").exists():
+            rows.append(_flat(json.loads((folder / "unit.json").read_text(encoding="utf-8"))))
+            parts.append(nearest(unit, pd.read_parquet(folder / "records.parquet")))
+    columns = ["data", "arm", "seed", "sample", "norm", "distance", "clean"]
+    distances = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+    return StudyRun(study=study, units=pd.DataFrame(rows), distances=distances)
+
+
+def nearest(unit: StudyUnit, records: pd.DataFrame) -> pd.DataFrame:
+    """Return the smallest distance of every sample and norm."""
+    found = records.groupby(["norm", "sample"], sort=True)
+    out = found["distance"].min().reset_index()
+    out["clean"] = (found["status"].first() != "misclassified").to_numpy()
+    out.insert(0, "seed", unit.seed)
+    out.insert(0, "arm", unit.arm.name)
+    out.insert(0, "data", unit.plan.name)
+    return out
+
+
+def write_collected(run: StudyRun, out: Path) -> None:
+    """Write units.csv and distances.parquet (float32)."""
+    with atomic(out / "units.csv") as temporary:
+        run.units.to_csv(temporary, index=False)
+    small = run.distances.astype({"distance": "float32", "sample": "int32", "seed": "int16"}, errors="ignore")
+    small = small.astype({name: "category" for name in ("data", "arm", "norm") if name in small})
+    with atomic(out / "distances.parquet") as temporary:
+        small.to_parquet(temporary, index=False, compression="zstd")
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a unit's row with its nested numbers as columns."""
+    out = {key: value for key, value in row.items() if key not in ("noise", "steps", "versions")}
+    for sigma, accuracy in row["noise"].items():
+        out[f"noise.{sigma}"] = accuracy
+    for steps, values in row["steps"].items():
+        for name, value in values.items():
+            out[f"steps.{steps}.{name}"] = math.nan if value is None else value
+    return out
