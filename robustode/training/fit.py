@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from robustode.data.dataset import Data
 from robustode.models.base import parameters_like
+from robustode.training.adversarial import batch_generator
 from robustode.training.checks import check_number, check_samples, check_training_data
 from robustode.training.measure import evaluate
 from robustode.training.result import Diverged, Progress, TrainingResult
@@ -75,9 +76,10 @@ class _Run:
     history: list[dict[str, float | None]] = field(default_factory=list)
     start: float = field(default_factory=time.perf_counter)
     limit: float | None = None
+    seed: int = 0
 
     def go(self, seed: int) -> TrainingResult:
-        good = _copy(self.model)
+        self.seed, good = seed, _copy(self.model)
         generator = torch.Generator().manual_seed(seed)
         interrupted, problem = False, None
         try:
@@ -102,7 +104,7 @@ class _Run:
         order = torch.randperm(len(self.data), generator=generator)
         for number, part in enumerate(order.tensor_split(self.batches), start=1):
             try:
-                report = self._checked(self._step(part))
+                report = self._checked(self._step(part, epoch, number))
             except FloatingPointError as error:
                 raise FloatingPointError(f"{error} in epoch {epoch}, mini-batch {number}") from None
             seen, correct = seen + len(part), correct + report.correct
@@ -120,9 +122,12 @@ class _Run:
                 )
         return {"epoch": epoch, "loss": loss / seen, "accuracy": correct / seen}
 
-    def _step(self, part: Tensor) -> BatchReport:
+    def _step(self, part: Tensor, epoch: int, number: int) -> BatchReport:
         device, dtype = parameters_like(self.model)
-        return self.trainer.step(self.data.x[part].to(device, dtype), self.data.y[part].to(device))
+        x, y = self.data.x[part].to(device, dtype), self.data.y[part].to(device)
+        if self.config.adversary is not None:
+            x = self.config.adversary.perturb(self.model, x, y, batch_generator(self.seed, epoch, number))
+        return self.trainer.step(x, y)
 
     def _checked(self, report: BatchReport) -> BatchReport:
         """Return the report; raise `FloatingPointError` if its cost diverges. The first sets the limit."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from robustode.errors import TrainingError, unknown
 from robustode.models.snode import SNODE
 from robustode.solvers.flow import Tape
+from robustode.training.adversarial import Adversary, check_adversary
 from robustode.training.checks import check_names, check_number
 from robustode.training.cost import Cost, Terms, terms
 from robustode.training.directions import Previous, direction, gamma
@@ -38,6 +39,7 @@ class NCGConfig:
             "linearised" takes it as it is (the paper).
         averaging: time constant of the running mean of the weights, in epochs; 0 keeps the last weights.
         cost: the cost.
+        adversary: what every mini-batch is attacked by, once, before the iterations on it; None for clean data.
 
     Raises:
         TrainingError: a value out of its range.
@@ -51,12 +53,14 @@ class NCGConfig:
     line_search: str = "accepted"
     averaging: float = 1.0
     cost: Cost = field(default_factory=Cost)
+    adversary: Adversary | None = None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "iterations"):
             check_number(name, getattr(self, name), whole=True, least=1)
         check_number("length", self.length)
         check_number("averaging", self.averaging)
+        check_adversary(self.adversary)
         gamma(self.direction)
         if self.line_search not in LINE_SEARCHES:
             raise unknown("line search", self.line_search, LINE_SEARCHES, TrainingError)

@@ -13,7 +13,8 @@ class Progress:
 
     Attributes:
         epoch, batch: counted from 1, of `epochs` and `batches`.
-        loss, accuracy: means over the epoch so far, each mini-batch before the step on it; accuracy a fraction.
+        loss, accuracy: means over the epoch so far, each mini-batch before the step on it; accuracy a fraction. With an
+            adversary, of the attacked mini-batches.
     """
 
     epoch: int
@@ -31,7 +32,8 @@ class TrainingResult:
     Attributes:
         epochs_done: complete passes over the data.
         history: for each complete epoch its "epoch", "loss" and "accuracy" (means over mini-batches, each before the
-            step on it), "test_accuracy" (None without test data) and "seconds" since the start.
+            step on it, and attacked if there is an adversary), "test_accuracy" (None without test data) and "seconds"
+            since the start.
         train_accuracy, test_accuracy: fractions, of the final weights; `test_accuracy` is None without test data.
         seconds: wall time, everything included.
         interrupted: whether Ctrl-C ended it.

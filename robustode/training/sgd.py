@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robustode.errors import TrainingError, unknown
+from robustode.training.adversarial import Adversary, check_adversary
 from robustode.training.checks import check_depth, check_names, check_number
 from robustode.training.cost import Cost, terms
 from robustode.training.measure import correct_count, measure
@@ -30,6 +31,7 @@ class SGDConfig:
         nesterov: Nesterov's form of the momentum, for "sgd" with momentum > 0.
         weight_decay: ≥ 0, as in torch.optim.
         cost: the cost; μ₃ and μ₄ for sNODE and layered models only.
+        adversary: what every mini-batch is attacked by before the step on it; None for training on clean data.
 
     Raises:
         TrainingError: a value out of its range.
@@ -43,6 +45,7 @@ class SGDConfig:
     nesterov: bool = True
     weight_decay: float = 0.0
     cost: Cost = field(default_factory=Cost)
+    adversary: Adversary | None = None
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -52,6 +55,7 @@ class SGDConfig:
         check_number("learning_rate", self.learning_rate, positive=True)
         check_number("momentum", self.momentum, below=1.0)
         check_number("weight_decay", self.weight_decay)
+        check_adversary(self.adversary)
 
     @property
     def name(self) -> str:
