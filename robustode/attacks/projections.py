@@ -1,4 +1,5 @@
-"""Exact projection of the clean point onto {linearised boundary} ∩ {box}, batched, for the L2, L∞ and L1 norms."""
+"""The linearised problem inside the box, solved exactly, batched, for the L2, L∞ and L1 norms: the smallest step to the
+linearised boundary, and the step within a budget that goes furthest beyond it."""
 
 from __future__ import annotations
 
@@ -55,6 +56,42 @@ def project(normal: Tensor, offset: Tensor, x: Tensor, bounds: tuple[float, floa
         step = torch.minimum(level * size if norm == "l2" else level.expand_as(room), room)
         step = torch.where(size > 0, step, torch.zeros_like(step))
     return Projection(sign * step, feasible)
+
+
+def furthest(normal: Tensor, eps: float, x: Tensor, bounds: tuple[float, float], norm: str) -> Tensor:
+    """Solve max ⟨w, δ⟩ subject to ‖δ‖ ≤ ε and lo ≤ x + δ ≤ hi for every row; δ_i = 0 where w_i = 0.
+
+    The solutions lie on the same path as those of `project`, which is its converse: δ_i = sign(w_i) min(ε, u_i) for L∞,
+    δ_i = sign(w_i) min(ν |w_i|, u_i) with ν from ‖δ‖₂ = ε for L2, and the largest |w_i| first for L1. Where the box
+    ends before the ball, δ is the step to its corner.
+
+    Args:
+        normal: w, (rows, d).
+        eps: ε > 0.
+        x: (rows, d), inside the bounds.
+        bounds: (lo, hi).
+        norm: "l2", "linf" or "l1".
+
+    Returns:
+        δ, (rows, d).
+    """
+    lo, hi = bounds
+    scale = normal.abs().amax(1, keepdim=True).clamp_min(torch.finfo(normal.dtype).tiny)
+    size, sign = (normal / scale).abs(), normal.sign()
+    room = torch.where(normal > 0, hi - x, x - lo).clamp_min(0)
+    room = torch.where(size > 0, room, torch.zeros_like(room))
+    if check_norm(norm) == "linf":
+        step = room.clamp_max(eps)
+    elif norm == "l2":
+        cap = room.square()
+        level = _fill(size.square(), cap, cap.sum(1).clamp_max(eps**2))[:, None]
+        step = torch.minimum(level.sqrt() * size, room)
+    else:
+        order = size.argsort(1, descending=True)
+        ordered = room.gather(1, order)
+        left = (eps - (ordered.cumsum(1) - ordered)).clamp_min(0)
+        step = torch.zeros_like(room).scatter(1, order, torch.minimum(left, ordered))
+    return sign * step
 
 
 def _fill(slope: Tensor, cap: Tensor, need: Tensor) -> Tensor:

@@ -81,7 +81,9 @@ def _open(study: Study, out: Path, resume: bool) -> None:
     if meta.exists():
         was = json.loads(meta.read_text(encoding="utf-8"))["hash"]
         if not resume:
-            raise RunError(f"study folder '{out}'", expected="a new folder", got="an existing study", fix="Use --resume.")
+            raise RunError(
+                f"study folder '{out}'", expected="a new folder", got="an existing study", fix="Use --resume."
+            )
         if was != study.hash:
             fix = "Choose another --out."
             raise RunError(f"study folder '{out}'", expected=f"study {study.hash}", got=f"study {was}", fix=fix)

@@ -71,9 +71,7 @@ def run_unit(study: Study, unit: StudyUnit, folder: Path, *, data_root: Path | N
     stopping = Stopping(target=plan.target, checks=study.checks)
     failure = None
     try:
-        result = fit(
-            model, train, recipe=unit.arm.optimiser, validation=validation, stopping=stopping, seed=unit.seed
-        )
+        result = fit(model, train, recipe=unit.arm.optimiser, validation=validation, stopping=stopping, seed=unit.seed)
     except Diverged as error:
         result, failure = error.result, str(error)
     records = attack(study, model, plan.name, data_root)
@@ -147,9 +145,7 @@ def _measures(study: Study, model: SNODE, test: Data, data_root: Path | None) ->
         view = model.at_steps(steps)
         with torch.no_grad():
             pred = view(some.x).argmax(1)
-        records = attack(
-            study, view, test.name, data_root, attacks=[asked.steps_attack], limit=asked.steps_samples
-        )
+        records = attack(study, view, test.name, data_root, attacks=[asked.steps_attack], limit=asked.steps_samples)
         grids[str(steps)] = {
             "accuracy": float((pred == some.y).double().mean()),
             "agreement": float((pred == labels).double().mean()),

@@ -58,13 +58,13 @@ class Plot:
     def svg(self) -> str:
         """Return the figure as SVG text without date; equal figures give equal text."""
         buffer = io.StringIO()
-        with _style(self.name):
+        with style(self.name):
             self.figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
         return buffer.getvalue()
 
     def png(self, path: Path) -> Path:
         """Write the figure as PNG, 200 dots per inch on white, atomically."""
-        with atomic(path) as temporary, _style(self.name):
+        with atomic(path) as temporary, style(self.name):
             self.figure.savefig(temporary, format="png", dpi=200, facecolor="white", metadata={"Software": None})
         return path
 
@@ -99,8 +99,8 @@ def _curves(records: pd.DataFrame, meta: dict[str, Any], norm: str) -> Plot:
     cases = {model["label"]: worst_case(records, model, norm) for model in meta["models"]}
     end = _axis_end(rows(records, norm=norm), cases.values(), epses)
     grid = np.linspace(0.0, end, _POINTS)
-    with _style():
-        figure, (axes,) = _panels(1)
+    with style():
+        figure, (axes,) = new_figure(1)
         for i, (label, case) in enumerate(cases.items()):
             colour = COLOURS[i % len(COLOURS)]
             n = len(case.samples)
@@ -116,7 +116,7 @@ def _curves(records: pd.DataFrame, meta: dict[str, Any], norm: str) -> Plot:
                 [], [], color=colour, ls=DASHES[i % len(DASHES)], marker=MARKERS[i % len(MARKERS)], ms=4.5, label=name
             )
         _finish(axes, end, f"{norm_name(norm)} budget ε", "robust accuracy (%)")
-        _legend(figure, axes)
+        legend(figure, axes)
     text = (
         f"Robust accuracy against the {norm_name(norm)} budget ε, worst case of all attacks; markers at ε = 0 and at "
         "the budgets of the run, bands: pointwise 95 % Wilson intervals (sampling of test points only)."
@@ -139,8 +139,8 @@ def _distributions(minimal: pd.DataFrame, meta: dict[str, Any], norm: str) -> Pl
     cases = {m["label"]: {a: worst_case(minimal, m, norm, attack=a) for a in names} for m in meta["models"]}
     flat = [case for by_attack in cases.values() for case in by_attack.values()]
     end = _axis_end(rows(minimal, norm=norm), flat, [])
-    with _style():
-        figure, panels = _panels(len(cases))
+    with style():
+        figure, panels = new_figure(len(cases))
         for axes, (label, by_attack) in zip(panels, cases.items(), strict=True):
             for i, (attack, case) in enumerate(by_attack.items()):
                 x = np.sort(case.distance)
@@ -151,7 +151,7 @@ def _distributions(minimal: pd.DataFrame, meta: dict[str, Any], norm: str) -> Pl
                 axes.step(x, share, where="post", color=colour, ls=dash, label=attack)
             _finish(axes, end, f"{norm_name(norm)} distance", "samples broken (%)" if axes is panels[0] else "")
             axes.set_title(label, loc="left")
-        _legend(figure, panels[0])
+        legend(figure, panels[0])
     text = (
         f"Share of samples that each minimal-norm attack breaks within an {norm_name(norm)} distance; higher is the "
         "stronger attack. Misclassified samples are broken at 0; a curve that ends below 100 % left samples unbroken."
@@ -168,8 +168,8 @@ def _axis_end(own: pd.DataFrame, cases: Iterable[WorstCase], epses: Sequence[flo
     return max(ends) or 1.0
 
 
-def _panels(count: int) -> tuple[Figure, list[Axes]]:
-    """A figure outside pyplot with `count` panels, three in a row, one shared scale."""
+def new_figure(count: int) -> tuple[Figure, list[Axes]]:
+    """Return a figure outside pyplot with `count` panels, three in a row."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -187,16 +187,18 @@ def _finish(axes: Axes, end: float, xlabel: str, ylabel: str) -> None:
     axes.set_axisbelow(True)
 
 
-def _legend(figure: Figure, axes: Axes) -> None:
-    """Above the panels, where it can cover no curve; the lines of one panel stand for all."""
+def legend(figure: Figure, axes: Axes, title: str | None = None) -> None:
+    """Put the legend above the panels, where it can cover no curve; the lines of one panel stand for all."""
     handles, labels = axes.get_legend_handles_labels()
     columns = max(1, round(12 * figure.get_figwidth()) // (max(map(len, labels)) + 10))
-    figure.legend(handles, labels, loc="outside upper left", ncols=columns, handlelength=3)
+    figure.legend(
+        handles, labels, loc="outside upper left", ncols=columns, handlelength=3, title=title, alignment="left"
+    )
 
 
 @contextmanager
-def _style(salt: str = "robustode") -> Iterator[None]:
-    """Our rcParams while drawing or saving; the caller's come back after."""
+def style(salt: str = "robustode") -> Iterator[None]:
+    """Set our rcParams while drawing or saving; the caller's come back after."""
     import matplotlib
 
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": salt}):

@@ -1,5 +1,6 @@
 """Training: nonlinear conjugate gradients with Sobolev gradients for sNODE, SGD and Adam for every module."""
 
+from robustode.training.adversarial import Adversary
 from robustode.training.cost import Cost
 from robustode.training.fit import fit
 from robustode.training.ncg import NCGConfig
@@ -10,6 +11,7 @@ from robustode.training.sgd import SGDConfig
 
 __all__ = [
     "RECIPES",
+    "Adversary",
     "Cost",
     "Diverged",
     "NCGConfig",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from robustode.data.dataset import Data
 from robustode.errors import TrainingError
 from robustode.models.base import parameters_like
+from robustode.training.adversarial import batch_generator
 from robustode.training.checks import check_number, check_samples, check_training_data
 from robustode.training.measure import evaluate
 from robustode.training.partial import conditions, load_partial, save_partial
@@ -86,6 +87,7 @@ def fit(
         trainer=config.trainer(model, batches * config.epochs),
         batches=batches,
         on_progress=on_progress,
+        seed=seed,
         generator=torch.Generator().manual_seed(seed),
         kept=_copy(model),
         partial=partial,
@@ -113,6 +115,7 @@ class _Run:
     trainer: Trainer
     batches: int
     on_progress: Callable[[Progress], None] | None
+    seed: int
     generator: torch.Generator
     kept: dict[str, Tensor]
     partial: Path | None
@@ -153,7 +156,7 @@ class _Run:
         order = torch.randperm(len(self.data), generator=self.generator)
         for number, part in enumerate(order.tensor_split(self.batches), start=1):
             try:
-                report = self._checked(self._step(part))
+                report = self._checked(self._step(part, epoch, number))
             except FloatingPointError as error:
                 raise FloatingPointError(f"{error} in epoch {epoch}, mini-batch {number}") from None
             seen += len(part)
@@ -221,9 +224,12 @@ class _Run:
         self.generator.set_state(state["generator"])
         self.start -= state["seconds"]
 
-    def _step(self, part: Tensor) -> BatchReport:
+    def _step(self, part: Tensor, epoch: int, number: int) -> BatchReport:
         device, dtype = parameters_like(self.model)
-        return self.trainer.step(self.data.x[part].to(device, dtype), self.data.y[part].to(device))
+        x, y = self.data.x[part].to(device, dtype), self.data.y[part].to(device)
+        if self.config.adversary is not None:
+            x = self.config.adversary.perturb(self.model, x, y, batch_generator(self.seed, epoch, number))
+        return self.trainer.step(x, y)
 
     def _checked(self, report: BatchReport) -> BatchReport:
         """Return the report; raise `FloatingPointError` if its cost diverges. The first sets the limit."""

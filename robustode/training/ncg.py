@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from robustode.errors import TrainingError, unknown
 from robustode.models.snode import SNODE
 from robustode.solvers.flow import Tape
+from robustode.training.adversarial import Adversary, check_adversary
 from robustode.training.average import Average
 from robustode.training.checks import check_names, check_number
 from robustode.training.cost import Cost, Terms, terms
@@ -46,6 +47,7 @@ class NCGConfig:
             noise of the last ones is averaged out) or "constant" (1, the paper).
         averaging: time constant of the running mean of the weights, in epochs; 0 keeps the last weights.
         cost: the cost.
+        adversary: what every mini-batch is attacked by, once, before the iterations on it; None for clean data.
 
     Raises:
         TrainingError: a value out of its range.
@@ -61,6 +63,7 @@ class NCGConfig:
     damping: str = "cosine"
     averaging: float = 1.0
     cost: Cost = field(default_factory=Cost)
+    adversary: Adversary | None = None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "iterations"):
@@ -68,6 +71,7 @@ class NCGConfig:
         check_number("length", self.length)
         check_number("averaging", self.averaging)
         check_number("whitening", self.whitening, below=1.0)
+        check_adversary(self.adversary)
         gamma(self.direction)
         schedule(self.damping)
         if self.line_search not in LINE_SEARCHES:

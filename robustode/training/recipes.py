@@ -14,6 +14,8 @@ from robustode.errors import TrainingError, unknown
 from robustode.models.registry import architecture
 from robustode.models.resnet import ResNetConfig
 from robustode.models.snode import SNODEConfig
+from robustode.training.adversarial import OPTIONS as _ADVERSARY_OPTIONS
+from robustode.training.adversarial import adversary_of
 from robustode.training.checks import check_names
 from robustode.training.cost import Cost
 from robustode.training.ncg import NCGConfig
@@ -53,12 +55,13 @@ class Recipe:
 
     @property
     def options(self) -> frozenset[str]:
-        """Names that `overrides` takes: of the network, of the optimiser, and the factors of the cost."""
+        """Names that `overrides` takes: of network, optimiser and adversary, and the factors of the cost."""
         own = {f.name for f in fields(self.optimiser)} - {"cost"}
-        return _MODEL_OPTIONS[self.arch] | own | _COST_OPTIONS
+        return _MODEL_OPTIONS[self.arch] | own | _COST_OPTIONS | _ADVERSARY_OPTIONS
 
     def overrides(self, **changes: Any) -> Recipe:
-        """Return the recipe with other values, e.g. `overrides(epochs=3, steps=15, mu4=1e-4)`.
+        """Return the recipe with other values, e.g. `overrides(epochs=3, steps=15, mu4=1e-4)`,
+        and with an adversary, `overrides(adversary="pgd", adversary_eps=0.1, adversary_norm="linf")`.
 
         Fewer `steps` than the recipe's knots take the knots down with them, unless `knots` is given too.
 
@@ -66,6 +69,7 @@ class Recipe:
             TrainingError: an unknown name (the nearest is suggested), or a value out of its range.
         """
         check_names(changes, self.options)
+        changes = adversary_of(changes, self.optimiser.adversary)
         cost = replace(self.optimiser.cost, **{k: v for k, v in changes.items() if k in _COST_OPTIONS})
         model = {**self.model, **{k: v for k, v in changes.items() if k in _MODEL_OPTIONS[self.arch]}}
         steps, knots = model.get("steps"), model.get("knots")

@@ -13,7 +13,8 @@ class Progress:
 
     Attributes:
         epoch, batch: counted from 1, of `epochs` and `batches`.
-        loss, accuracy: means over the epoch so far, each mini-batch before the step on it; accuracy a fraction.
+        loss, accuracy: means over the epoch so far, each mini-batch before the step on it; accuracy a fraction. With an
+            adversary, of the attacked mini-batches.
     """
 
     epoch: int
@@ -31,7 +32,7 @@ class TrainingResult:
     Attributes:
         epochs_done: complete passes over the data.
         history: for each complete epoch its "epoch", "loss", the terms of it ("mismatch", "cross_entropy", "drift",
-            "weights") and "accuracy" (means over mini-batches, each before the step on it), "validation_accuracy" and
+            "weights") and "accuracy" (means over mini-batches, each before the step on it, attacked if there is an adversary), "validation_accuracy" and
             "test_accuracy" (None without such data) and "seconds" since the start.
         train_accuracy, validation_accuracy, test_accuracy: fractions, of the weights kept; None without such data.
         seconds: wall time, everything included, all parts of a resumed training together.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from robustode.errors import TrainingError, unknown
 from robustode.models.snode import SNODE
+from robustode.training.adversarial import Adversary, check_adversary
 from robustode.training.average import Average
 from robustode.training.checks import check_depth, check_names, check_number
 from robustode.training.cost import Cost, terms
@@ -37,6 +38,7 @@ class SGDConfig:
             L2 gradient); None takes the Euclidean gradient as it is. For sNODE and layered models only.
         averaging: time constant of the running mean of the weights, in epochs; 0 keeps the last weights.
         cost: the cost; μ₃ and μ₄ for sNODE and layered models only.
+        adversary: what every mini-batch is attacked by before the step on it; None for training on clean data.
 
     Raises:
         TrainingError: a value out of its range.
@@ -52,6 +54,7 @@ class SGDConfig:
     length: float | None = None
     averaging: float = 0.0
     cost: Cost = field(default_factory=Cost)
+    adversary: Adversary | None = None
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -64,6 +67,7 @@ class SGDConfig:
         check_number("averaging", self.averaging)
         if self.length is not None:
             check_number("length", self.length)
+        check_adversary(self.adversary)
 
     @property
     def name(self) -> str:

@@ -8,12 +8,13 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from robustode.training.adversarial import Adversary
 from robustode.training.cost import Cost, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchReport:
-    """What happened on one mini-batch.
+    """What happened on one mini-batch, as the optimiser saw it: attacked, if there is an adversary.
 
     Attributes:
         terms: of the cost, before the weights moved: an unseen batch in the first pass.
@@ -62,6 +63,11 @@ class OptimiserConfig(Protocol):
     @property
     def cost(self) -> Cost:
         """The cost."""
+        ...
+
+    @property
+    def adversary(self) -> Adversary | None:
+        """What attacks every mini-batch."""
         ...
 
     def trainer(self, model: nn.Module, batches: int) -> Trainer:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.optimize import linprog, minimize
 
-from robustode.attacks.projections import project
+from robustode.attacks.projections import furthest, project
 
 
 def instance(seed: int, d: int = 7, degenerate: bool = False):
@@ -90,3 +90,24 @@ def test_the_size_of_the_normal_does_not_matter(norm, scale):
     assert bool(scaled.feasible)
     assert plain.delta.abs().max() > 0.01
     assert torch.allclose(scaled.delta, plain.delta, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf", "l1"])
+@pytest.mark.parametrize("degenerate", [False, True])
+def test_furthest_is_the_converse_of_project(norm, degenerate):
+    order = {"l2": 2, "linf": np.inf, "l1": 1}[norm]
+    for seed in range(8):
+        w, x, reach = instance(seed, degenerate=degenerate)
+        room = np.where(w == 0, 0, np.where(w > 0, 1 - x, x))
+        largest = np.linalg.norm(room, order)
+        normal, point = torch.tensor(w)[None], torch.tensor(x)[None]
+        for share in (0.05, 0.5, 0.95, 1.5):
+            delta = furthest(normal, share * largest, point, (0.0, 1.0), norm)
+            gain = float(w @ delta[0].numpy())
+            assert np.linalg.norm(delta[0].numpy(), order) == pytest.approx(min(1, share) * largest, rel=1e-12)
+            assert ((point + delta >= -1e-15) & (point + delta <= 1 + 1e-15)).all()
+            assert gain <= reach * (1 + 1e-12)
+            nearest = project(normal, torch.tensor([gain * (1 - 1e-12)], dtype=torch.float64), point, (0.0, 1.0), norm)
+            # no shorter step gets as far: what project finds for the same gain is as long
+            assert np.linalg.norm(nearest.delta[0].numpy(), order) == pytest.approx(min(1, share) * largest, rel=1e-6)
+        assert not furthest(torch.zeros_like(normal), 1.0, point, (0.0, 1.0), norm).any()
