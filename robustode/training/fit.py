@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from robustode.data.dataset import Data
 from robustode.models.base import parameters_like
-from robustode.training.checks import check_number, check_samples, check_training_data
+from robustode.training.checks import check_number, check_reachable, check_samples, check_training_data
 from robustode.training.measure import evaluate
 from robustode.training.result import Diverged, Progress, TrainingResult
 from robustode.training.trainer import BatchReport, OptimiserConfig, Trainer
@@ -54,6 +54,7 @@ def fit(
     config: OptimiserConfig = getattr(recipe, "optimiser", recipe)  # type: ignore[assignment]
     check_number("seed", seed, whole=True)
     check_training_data(model, data, config.batch)
+    check_reachable(model, data, config.cost)
     if test is not None:
         check_samples(model, test)
     batches = max(1, round(len(data) / config.batch))
