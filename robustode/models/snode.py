@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from robustode.errors import ModelError
 from robustode.models.config import validated
 from robustode.solvers.activations import activation
-from robustode.solvers.depth import knot_depths
+from robustode.solvers.depth import knot_depths, smoothness
 from robustode.solvers.flow import Flow, Solve
 from robustode.solvers.tableau import tableau
 
@@ -70,7 +70,7 @@ class SNODE(nn.Module):
         horizon: final depth T > 0.
         steps: number of equal steps N ≥ knots.
         knots: number of knots of the weights; default `steps`.
-        activation: "tanh", "sigmoid", "relu" or "softplus".
+        activation: "tanh", "sigmoid", "relu" or another of `robustode.solvers.activations`.
         method: "euler", "midpoint" or "rk4" (the 3/8 rule, as in torchdiffeq).
         bounds: (lo, hi) of valid inputs; `forward` does not check them.
         background, foreground: encoded values of lo and hi.
@@ -148,6 +148,12 @@ class SNODE(nn.Module):
     def nfe(self) -> int:
         """Evaluations of the right-hand side in one forward pass."""
         return self._steps * tableau(self._method).stages
+
+    @property
+    def smoothness(self) -> float:
+        """∫‖θ'(t)‖² dt over [0, T], weight and bias together; it does not depend on the steps or the solver."""
+        parts = (self.weight, self.bias)
+        return sum(float(smoothness(part.detach().double(), self.horizon)) for part in parts)
 
     @property
     def flow(self) -> Flow:

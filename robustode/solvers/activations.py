@@ -4,26 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from robustode.errors import ModelError, unknown
 
+LEAK = 0.01  # slope of leaky_relu and slrelu on the left
+SMOOTHING = 0.1  # s: half of the width over which srelu and slrelu bend
+
 
 @dataclass(frozen=True)
 class Activation:
     """One activation function.
 
+    Every σ here is nondecreasing and continuous. Where it has a kink (at a = 0: relu, leaky_relu, elu) the slope is the
+    one from the left, as in torch. A value that is NaN has the slope NaN.
+
     Attributes:
         name: the name used in configurations.
         apply_: replaces the pre-activations a by σ(a), in place, and returns them.
-        slope: returns σ'(a) from σ(a).
+        slope: returns σ'(a) from σ(a), as a new tensor.
+        nonnegative: whether σ ≥ 0 everywhere; then no component of x decreases in depth.
+        smooth: whether σ is continuously differentiable.
     """
 
     name: str
     apply_: Callable[[Tensor], Tensor]
     slope: Callable[[Tensor], Tensor]
+    nonnegative: bool = False
+    smooth: bool = True
+
+    @property
+    def at_zero(self) -> float:
+        """σ(0)."""
+        return float(self.apply_(torch.zeros((), dtype=torch.float64)))
 
 
 def _tanh_(a: Tensor) -> Tensor:
@@ -41,14 +57,81 @@ def _sigmoid_slope(value: Tensor) -> Tensor:
 
 
 def _softplus_(a: Tensor) -> Tensor:
-    return a.copy_(torch.nn.functional.softplus(a, threshold=100.0))
+    """log(1 + eᵃ) = −log sigmoid(−a), which overflows nowhere."""
+    return a.copy_(torch.nn.functional.logsigmoid(a.neg_()).neg_())
+
+
+def _softplus_slope(value: Tensor) -> Tensor:
+    return torch.expm1(value.neg()).neg_()
+
+
+def _positive(value: Tensor) -> Tensor:
+    """1 where the value is positive, 0 elsewhere; NaN stays."""
+    return value.clamp(0, 1).ceil_()
+
+
+def _leaky_relu_(a: Tensor) -> Tensor:
+    return torch.nn.functional.leaky_relu_(a, LEAK)
+
+
+def _leaky_relu_slope(value: Tensor) -> Tensor:
+    return _positive(value).mul_(1 - LEAK).add_(LEAK)
+
+
+def _srelu(a: Tensor) -> Tensor:
+    """0 for a ≤ −s, (a + s)²/(4s) for |a| < s, a for a ≥ s."""
+    return torch.where(a < SMOOTHING, (a + SMOOTHING).clamp_(min=0).square_().div_(4 * SMOOTHING), a)
+
+
+def _srelu_(a: Tensor) -> Tensor:
+    return a.copy_(_srelu(a))
+
+
+def _srelu_slope(value: Tensor) -> Tensor:
+    """(a + s)/(2s) = √(σ/s) where srelu bends."""
+    return value.div(SMOOTHING).sqrt_().clamp_(max=1)
+
+
+def _slrelu_(a: Tensor) -> Tensor:
+    """LEAK a + (1 − LEAK) srelu(a)."""
+    return a.copy_(torch.where(a < SMOOTHING, LEAK * a + (1 - LEAK) * _srelu(a), a))
+
+
+def _slrelu_slope(value: Tensor) -> Tensor:
+    """√(LEAK² + (1 − LEAK)(σ/s + LEAK)) where slrelu bends: the root of the quadratic that σ is in a + s."""
+    square = value.div(SMOOTHING).add_(LEAK).mul_(1 - LEAK).add_(LEAK**2)
+    return square.clamp_(LEAK**2, 1).sqrt_()
+
+
+def _elu_(a: Tensor, alpha: float) -> Tensor:
+    return torch.nn.functional.elu_(a, alpha)
+
+
+def _elu_slope(value: Tensor, alpha: float) -> Tensor:
+    """α eᵃ = σ + α on the left."""
+    return torch.where(value > 0, 1.0, (value + alpha).clamp_(min=0))
+
+
+def _elu(name: str, alpha: float) -> Activation:
+    """a for a > 0, α (eᵃ − 1) for a ≤ 0: continuously differentiable only with α = 1."""
+    return Activation(name, partial(_elu_, alpha=alpha), partial(_elu_slope, alpha=alpha), smooth=alpha == 1)
+
+
+def _identity_slope(value: Tensor) -> Tensor:
+    return torch.where(value.isnan(), value, 1.0)
 
 
 _ALL = (
     Activation("tanh", _tanh_, _tanh_slope),
-    Activation("sigmoid", torch.Tensor.sigmoid_, _sigmoid_slope),
-    Activation("relu", torch.Tensor.relu_, lambda value: (value > 0).to(value.dtype)),
-    Activation("softplus", _softplus_, lambda value: -torch.expm1(-value)),
+    Activation("sigmoid", torch.Tensor.sigmoid_, _sigmoid_slope, nonnegative=True),
+    Activation("relu", torch.Tensor.relu_, _positive, nonnegative=True, smooth=False),
+    Activation("leaky_relu", _leaky_relu_, _leaky_relu_slope, smooth=False),
+    Activation("srelu", _srelu_, _srelu_slope, nonnegative=True),
+    Activation("slrelu", _slrelu_, _slrelu_slope),
+    _elu("elu", 0.2),
+    _elu("selu", 1.0),  # so the paper calls it; not the scaled function of torch.nn.SELU
+    Activation("softplus", _softplus_, _softplus_slope, nonnegative=True),
+    Activation("identity", lambda a: a, _identity_slope),
 )
 ACTIVATIONS: dict[str, Activation] = {activation.name: activation for activation in _ALL}
 

@@ -31,3 +31,15 @@ def interpolate(values: Tensor, depth: float, horizon: float) -> Tensor:
     """Return θ(depth) of the piecewise linear path through `values` of shape (knots, ...)."""
     k, w = knot_position(depth / horizon, len(values))
     return values[k] if w == 0.0 else torch.lerp(values[k], values[k + 1], w)
+
+
+def smoothness(values: Tensor, horizon: float) -> Tensor:
+    """Return ∫‖θ'(t)‖² dt over [0, T] of the piecewise linear path, exactly: Σ_k ‖θ_{k+1} − θ_k‖² / (T / knots).
+
+    It is 0 for a path that is constant in depth, and for one knot; a scalar, differentiable.
+
+    Args:
+        values: (knots, ...), θ at the knots.
+        horizon: final depth T > 0.
+    """
+    return values.diff(dim=0).square().sum() * (len(values) / horizon)

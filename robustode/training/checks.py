@@ -6,12 +6,15 @@ import math
 from collections.abc import Iterable, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from robustode.data.dataset import Data, check_bounds
 from robustode.errors import TrainingError, unknown
 from robustode.models.snode import SNODE
 from robustode.training.cost import Cost
+
+CHUNK = 1000  # samples encoded at a time
+ROUNDING = 1e-6  # by which an encoded input may lie above its target
 
 
 def check_number(
@@ -46,6 +49,36 @@ def check_depth(model: nn.Module, cost: Cost) -> None:
     if cost.needs_depth and not isinstance(model, SNODE):
         expected, got = "an sNODE or layered model for mu3 or mu4", type(model).__name__
         raise TrainingError("cost", expected=expected, got=got, fix="Set mu3 = mu4 = 0.")
+
+
+def check_reachable(model: nn.Module, data: Data, cost: Cost) -> None:
+    """Raise `TrainingError` if the mismatch (μ₁) asks an sNODE for what its activation cannot do.
+
+    With σ ≥ 0 no component of x(t) decreases in depth, x' = σ(W x + b) ≥ 0: a component of the encoded input x(0) that
+    lies above its target (one-hot over all components: 1 for the label's, 0 for the others) can never come to it.
+    """
+    if not (cost.mu1 > 0 and isinstance(model, SNODE) and model.flow.activation.nonnegative):
+        return
+    excess, start = max(
+        _above_target(model, x, y) for x, y in zip(data.x.split(CHUNK), data.y.split(CHUNK), strict=True)
+    )
+    if excess > ROUNDING:
+        name = model.flow.activation.name
+        raise TrainingError(
+            f"cost with mu1 > 0 and activation '{name}'",
+            expected=f"encoded inputs at or below their one-hot targets ({name} is nonnegative: as x' = σ(W x + b) ≥ "
+            "0, no component of the state can decrease in depth)",
+            got=f"a component that starts at {start:g} with target {start - excess:g}",
+            fix="Use tanh or another signed activation, an encoding with background and foreground ≤ 0, or mu1 = 0.",
+        )
+
+
+def _above_target(model: SNODE, x: Tensor, labels: Tensor) -> tuple[float, float]:
+    """How far a component starts above its target, at most, and where it starts."""
+    start = model.encode(x)
+    excess = start.scatter_add(1, labels[:, None], start.new_full((len(start), 1), -1.0))
+    worst = int(excess.argmax())
+    return float(excess.flatten()[worst]), float(start.flatten()[worst])
 
 
 def check_training_data(model: nn.Module, data: Data, batch: int) -> None:

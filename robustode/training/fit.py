@@ -16,7 +16,7 @@ from robustode.data.dataset import Data
 from robustode.errors import TrainingError
 from robustode.models.base import parameters_like
 from robustode.training.adversarial import batch_generator
-from robustode.training.checks import check_number, check_samples, check_training_data
+from robustode.training.checks import check_number, check_reachable, check_samples, check_training_data
 from robustode.training.measure import evaluate
 from robustode.training.partial import conditions, load_partial, save_partial
 from robustode.training.result import Diverged, Progress, TrainingResult
@@ -68,6 +68,7 @@ def fit(
     config: OptimiserConfig = getattr(recipe, "optimiser", recipe)  # type: ignore[assignment]
     check_number("seed", seed, whole=True)
     check_training_data(model, data, config.batch)
+    check_reachable(model, data, config.cost)
     for extra in (test, validation):
         if extra is not None:
             check_samples(model, extra)

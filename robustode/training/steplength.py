@@ -15,6 +15,8 @@ from robustode.training.cost import Cost
 
 TOLERANCE = 1e-8  # |F(η)| relative to |F(0)| at which η is taken
 EVALUATIONS = 200
+FARTHEST = 2.0**60  # times the first guess: no root is sought beyond
+LARGEST = 2.0**1000  # likewise, whatever the first guess
 ARMIJO = 1e-4  # part of the predicted decrease that an accepted step must bring
 HALVINGS = 20
 
@@ -22,17 +24,18 @@ Point = TypeVar("Point")
 
 
 class Outcome(StrEnum):
-    """How the search for η ended."""
+    """How the search for the root η of the nondecreasing F, the derivative of the cost along a direction, ended."""
 
-    MINIMUM = "minimum"
-    TAIL = "tail"  # the infimum lies at infinity; η is where the derivative has fallen to TOLERANCE of F(0)
-    ASCENT = "ascent"  # F(0) ≥ 0: not a direction of descent
-    NON_FINITE = "non-finite"
+    MINIMUM = "minimum"  # F(η) = 0, to TOLERANCE of F(0) or to the last bit of η
+    TAIL = "tail"  # no root, F rises to 0: η is where F has just risen to TOLERANCE of F(0), at most twice too far
+    UNBOUNDED = "unbounded"  # no root, F stays below that as far as one can see: η is the first guess, −F(0)/F'(0) or 1
+    ASCENT = "ascent"  # F(0) ≥ 0, not a direction of descent: η = 0
+    NON_FINITE = "non-finite"  # F(0) or F'(0) is not finite, or F is NaN from before its root on: η = 0
 
 
 @dataclass(frozen=True)
 class StepLength:
-    """η ≥ 0, how it was found, and the slope F(0) of the cost along the direction."""
+    """η ≥ 0 (finite, whatever the outcome), how it was found, and the slope F(0) of the cost along the direction."""
 
     eta: float
     outcome: Outcome
@@ -89,7 +92,7 @@ class LinearisedCost:
 
 
 def minimise(cost: LinearisedCost) -> StepLength:
-    """Return the minimiser η of a linearised cost: −F(0)/F' if it is quadratic, else the bracketed root of F.
+    """Return the minimiser η ≥ 0 of a linearised cost: −F(0)/F' if it is quadratic, else the bracketed root of F.
 
     Source: Jaroudi et al., arXiv 2205.13933, step length from the sensitivity problem.
     """
@@ -98,8 +101,9 @@ def minimise(cost: LinearisedCost) -> StepLength:
         return StepLength(0.0, Outcome.NON_FINITE, slope)
     if slope >= 0:
         return StepLength(0.0, Outcome.ASCENT, slope)
-    if cost.quadratic and curvature > 0:
-        return StepLength(-slope / curvature, Outcome.MINIMUM, slope)
+    eta = _newton(0.0, slope, curvature)
+    if cost.quadratic and math.isfinite(eta):
+        return StepLength(eta, Outcome.MINIMUM, slope)
     return find_root(cost, slope, curvature)
 
 
@@ -107,29 +111,93 @@ def find_root(function: Callable[[float], tuple[float, float]], slope: float, cu
     """Return the root of a nondecreasing F with F(0) = `slope` < 0 and F'(0) = `curvature`, by Newton's method in a
     bracket.
 
-    While no upper end is known, a step goes at least twice and at most sixteen times as far as the last; inside the
-    bracket it is Newton's, or the middle where Newton leaves it.
+    While no upper end is known, a step goes at least twice and at most sixteen times as far as the last. Inside the
+    bracket it is Newton's; the middle where Newton leaves it or did not halve |F|, or |F| is far above |F(0)|. F may
+    jump, overflow or be flat: after `EVALUATIONS` at the latest the lower end is taken.
+
+    Args:
+        function: returns F(η) and F'(η) for η > 0; NaN is taken for "too far".
+        slope, curvature: F(0) and F'(0), finite.
     """
-    low, high = 0.0, math.inf
-    eta = -slope / curvature if curvature > 0 else 1.0
+    first = _newton(0.0, slope, curvature)
+    first = first if math.isfinite(first) else 1.0
+    bracket, eta, last, halving = _Bracket(), first, -slope, True
     for _ in range(EVALUATIONS):
         value, derivative = function(eta)
-        if not math.isfinite(value):
-            return StepLength(0.0, Outcome.NON_FINITE, slope)
         if abs(value) <= TOLERANCE * -slope:
+            return _settle(function, bracket, eta, slope)
+        bracket.take(eta, value)
+        newton = _newton(eta, value, derivative)
+        if math.isinf(bracket.high):
+            if bracket.low > min(FARTHEST * first, LARGEST):
+                return StepLength(first, Outcome.UNBOUNDED, slope)
+            eta = min(max(newton, 2 * bracket.low), 16 * bracket.low)
+            continue
+        halving = (not halving or 2 * abs(value) <= last) and abs(value) <= 10 * -slope and newton in bracket
+        eta, last = newton if halving else bracket.middle(), abs(value)
+        if eta not in bracket:  # which is one rounding wide
             break
-        low, high = (eta, high) if value < 0 else (low, eta)
-        newton = eta - value / derivative if derivative > 0 else math.inf
-        if math.isinf(high):
-            eta = min(max(newton, 2 * low), 16 * low)
+    if bracket.broken:
+        return StepLength(0.0, Outcome.NON_FINITE, slope)
+    return StepLength(bracket.low or bracket.high, Outcome.MINIMUM, slope)
+
+
+def _newton(eta: float, value: float, derivative: float) -> float:
+    """Newton's next point; infinity if there is none."""
+    return eta - value / derivative if derivative > 0 and math.isfinite(value) else math.inf
+
+
+def _settle(
+    function: Callable[[float], tuple[float, float]], bracket: _Bracket, eta: float, slope: float
+) -> StepLength:
+    """Tell a root at η from a tail; go back in a tail until F falls below the tolerance before half of η."""
+    tolerance = TOLERANCE * -slope
+    above = math.isfinite(bracket.high) and not bracket.broken
+    if above or function(2 * eta)[0] > tolerance:
+        return StepLength(eta, Outcome.MINIMUM, slope)
+    back = _Bracket(bracket.low, eta)
+    while back.high > 2 * back.low:
+        middle = back.middle()
+        if middle not in back:
+            break
+        back.take(middle, function(middle)[0] + tolerance)
+    return StepLength(back.high, Outcome.TAIL, slope)
+
+
+@dataclass
+class _Bracket:
+    """An interval in which a nondecreasing function changes sign, and how it is halved.
+
+    Attributes:
+        low, high: the ends; the value is negative at `low`, and is not at `high`.
+        broken: whether the value at `high` is NaN.
+        shrink: by how much `high` is divided next while `low` is 0; squared each time, so that 1e300 is soon 1e-300.
+    """
+
+    low: float = 0.0
+    high: float = math.inf
+    broken: bool = False
+    shrink: float = 2.0
+
+    def __contains__(self, eta: float) -> bool:
+        return self.low < eta < self.high
+
+    def take(self, eta: float, value: float) -> None:
+        """Move the end of the value's sign to η."""
+        if value < 0:
+            self.low = eta
         else:
-            eta = newton if low < newton < high else (low + high) / 2
-        if not low < eta < high:  # the bracket is one rounding wide
-            break
-    else:
-        eta = low
-    tail = math.isinf(high) and abs(function(2 * eta)[0]) <= TOLERANCE * -slope
-    return StepLength(eta, Outcome.TAIL if tail else Outcome.MINIMUM, slope)
+            self.high, self.broken = eta, math.isnan(value)
+
+    def middle(self) -> float:
+        """The geometric mean of ends far apart, else the arithmetic mean; an end itself if nothing is between."""
+        if self.low == 0:
+            eta = self.high / self.shrink
+            self.shrink = min(self.shrink, 2.0**256) ** 2
+            return eta
+        if self.high > 4 * self.low:
+            return math.sqrt(self.low) * math.sqrt(self.high)
+        return self.low + (self.high - self.low) / 2
 
 
 @dataclass(frozen=True)
@@ -143,7 +211,7 @@ class Accepted(Generic[Point]):
 def backtrack(
     evaluate: Callable[[float], tuple[float, Point]], step: StepLength, cost: float
 ) -> Accepted[Point] | None:
-    """Halve η until the true cost falls: E(η) ≤ E(0) + 1e-4 η F(0); None after 20 halvings.
+    """Halve η until the true cost falls: E(η) ≤ E(0) + 1e-4 η F(0); None after 20 halvings, or if η is 0.
 
     A cost that is not finite is a cost that did not fall.
 
@@ -153,7 +221,7 @@ def backtrack(
         cost: E(0).
     """
     eta = step.eta
-    for _ in range(HALVINGS + 1):
+    for _ in range(HALVINGS + 1 if eta > 0 else 0):
         value, point = evaluate(eta)
         if math.isfinite(value) and value <= cost + ARMIJO * eta * step.slope:
             return Accepted(eta, point)

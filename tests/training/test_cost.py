@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from robustode.errors import TrainingError
+from robustode.solvers.activations import ACTIVATIONS, activation
 from robustode.training.cost import Cost, terms
 from robustode.training.measure import measure, rest_point
 from robustode.training.ncg import NCGConfig
@@ -40,9 +41,10 @@ def test_terminal_gradient_is_that_of_autograd(cost):
 
 
 @pytest.mark.parametrize("cost", [*SINGLE, ALL])
-@pytest.mark.parametrize(("method", "activation"), [("euler", "sigmoid"), ("rk4", "softplus")])
-def test_gradient_in_the_knots_against_finite_differences(cost, method, activation):
-    model = random_snode(method=method, activation=activation, input_shape=(6,))
+@pytest.mark.parametrize(("method", "name"), [("euler", "sigmoid"), ("midpoint", "selu"), ("rk4", "softplus")])
+@pytest.mark.parametrize("knots", [1, 5, 12])
+def test_gradient_in_the_knots_against_finite_differences(cost, method, name, knots):
+    model = random_snode(method=method, activation=name, knots=knots, steps=12, input_shape=(6,))
     x, y = random_points((6,), 7), torch.arange(7) % 4
     trainer = NCGConfig(cost=cost).trainer(model, 1)
     with torch.no_grad():
@@ -64,22 +66,39 @@ def test_drift_and_weights_do_not_depend_on_steps_or_solver():
     with torch.no_grad():
         weights = 0.25 * model.horizon / 4 * float(model.weight.square().sum() + model.bias.square().sum())
     x, y = random_points(model.input_shape, 5), torch.zeros(5, dtype=torch.int64)
-    for view in (model, model.at_steps(64), model.at_steps(16, "rk4")):
-        assert rest_point(view) == pytest.approx(model.horizon * 0.5)
+    for view in (model, model.at_steps(64), model.at_steps(16, "rk4"), model.at_steps(3, "midpoint")):
+        assert rest_point(view) == model.horizon * 0.5
         with torch.no_grad():
             state, terminal, path = measure(view, cost, x, y)
+            assert path == measure(model, cost, x, y)[2]
         assert float(path) == pytest.approx(weights, rel=1e-12)
         assert float(terminal[2]) == pytest.approx(float((state - 1.0).square().sum(1).mean()), rel=1e-12)
 
 
-def test_drift_vanishes_for_zero_weights_at_the_origin():
-    model = random_snode(activation="sigmoid", scale=0.0)
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("method", ["euler", "midpoint", "rk4"])
+def test_drift_vanishes_for_zero_weights_at_the_origin(name, method):
+    model = random_snode(activation=name, method=method, scale=0.0)
     origin = torch.zeros(2, *model.input_shape, dtype=torch.float64)  # encoded as 0, the background
     with torch.no_grad():
         _, terminal, path = measure(model, Cost(mu3=1.0, mu4=1.0), origin, torch.tensor([0, 1]))
     assert float(terminal[2]) == pytest.approx(0.0, abs=1e-28)
+    assert rest_point(model) == model.horizon * activation(name).at_zero
     assert float(terminal[1]) == pytest.approx(math.log(4), rel=1e-14)
     assert float(path) == 0.0
+
+
+def test_the_trainer_reports_each_term_of_its_mini_batch():
+    model = random_snode(input_shape=(6,))
+    x, y = random_points((6,), 7), torch.arange(7) % 4
+    with torch.no_grad():
+        _, terminal, path = measure(model, ALL, x, y)
+    report = NCGConfig(cost=ALL).trainer(model, 1).step(x, y)  # of the weights before they move
+    assert report.terms == terms(terminal, path)
+    assert min(report.terms.as_dict().values()) > 1e-3
+    with torch.no_grad():
+        _, terminal, path = measure(model, ALL, x, y)
+    assert report.final == pytest.approx(terms(terminal, path).total, rel=1e-12)
 
 
 @pytest.mark.parametrize(
