@@ -13,6 +13,7 @@ import typer
 
 from robustode.cli import options
 from robustode.cli.console import emit, rows_of, say, show_tables, watch_run
+from robustode.errors import OptionError
 
 if TYPE_CHECKING:
     from robustode.evaluation.protocol import Protocol
@@ -118,19 +119,45 @@ def run_command(
         int | None,
         typer.Option("--seed", metavar="N", callback=options.at_least(0), help="Seed in place of the protocol's."),
     ] = None,
+    shard: Annotated[
+        str | None, typer.Option("--shard", metavar="i/N", help="Of a study: only every N-th unit, from the i-th.")
+    ] = None,
     json_: options.Json = False,
 ) -> None:
-    """Run an evaluation protocol.
+    """Run an evaluation protocol, or a study that trains what it evaluates.
 
     Example: robustode run quickstart
     """
     from robustode.evaluation.protocol import build_protocol, read_protocol
+    from robustode.evaluation.study import is_study
 
+    if is_study(evaluation):
+        return _run_study(
+            evaluation,
+            out or Path("runs") / Path(evaluation).stem,
+            {"--limit": limit, "--seed": seed, "--force": force or None},
+            resume=resume,
+            shard=shard,
+            data_root=data_root,
+            quiet=json_,
+        )
+    if shard is not None:
+        raise OptionError("--shard", expected="a study", got=f"protocol '{evaluation}'")
     protocol = read_protocol(evaluation)
     changes = {key: value for key, value in (("limit", limit), ("seed", seed)) if value is not None}
     if changes:
         protocol = build_protocol({**protocol.model_dump(), **changes}, f"protocol '{evaluation}'")
     _run(protocol, out or Path("runs") / Path(evaluation).stem, resume, force, device, data_root, json_)
+
+
+def _run_study(name: str, out: Path, refused: dict[str, Any], **options_: Any) -> None:
+    from robustode.cli.study import run_study_file
+
+    for option, value in refused.items():
+        if value is not None:
+            fix = "Change a copy of its file."
+            raise OptionError(option, expected="a protocol; a study says it itself", got=f"study '{name}'", fix=fix)
+    run_study_file(name, out, **options_)
 
 
 def default_directory(labels: list[str], data: str, suite: str) -> Path:

@@ -74,18 +74,20 @@ def _suites() -> list[Row]:
 
 def _evaluations() -> list[Row]:
     from robustode.evaluation.protocol import protocol_names, read_protocol
+    from robustode.evaluation.study import is_study, read_study
 
-    protocols = {name: read_protocol(name) for name in protocol_names()}
-    return [
-        {
-            "name": name,
-            "title": p.title,
-            "data": p.data or "",
-            "models": ", ".join(m.model for m in p.models),
-            "attacks": p.attacks,
-        }
-        for name, p in protocols.items()
-    ]
+    rows = []
+    for name in protocol_names():
+        if is_study(name):
+            study = read_study(name)
+            data, models = ", ".join(plan.name for plan in study.data), f"{len(study.arms)} arms, trained by it"
+            row = {"title": study.title, "data": data, "models": models, "attacks": ", ".join(study.evaluation.attacks)}
+        else:
+            p = read_protocol(name)
+            models = ", ".join(m.model for m in p.models)
+            row = {"title": p.title, "data": p.data or "", "models": models, "attacks": p.attacks}
+        rows.append({"name": name, **row})
+    return rows
 
 
 def _data() -> list[Row]:

@@ -3,57 +3,176 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from robustode.cli import options
 from robustode.cli.console import emit, progress, say
 from robustode.cli.evaluate import command_line
+from robustode.errors import OptionError, RobustODEError, TrainingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from robustode.data import Data
+    from robustode.training import Progress, Recipe, Stopping, TrainingResult
 
 
 def train_command(
-    arch: Annotated[str, typer.Argument(metavar="ARCH", help="snode, layered or resnet.")],
+    arch: Annotated[str, typer.Argument(metavar="ARCH", help="snode, layered, conv-snode or resnet.")],
     data: Annotated[str, typer.Option("--data", metavar="DATA", help="Data set by name or path.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Checkpoint to write (.safetensors).")],
+    recipe: Annotated[
+        str, typer.Option("--recipe", metavar="NAME", help="best, or paper: the reference set-up of the paper.")
+    ] = "best",
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="K=V", help="In place of the recipe's value: epochs=3, steps=30. Repeats."),
+    ] = None,
+    validation: Annotated[
+        int | None,
+        typer.Option(
+            "--validation", metavar="N", callback=options.at_least(1), help="Training samples held out to stop by."
+        ),
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            "--patience",
+            metavar="N",
+            callback=options.at_least(1),
+            help="Stop after N epochs without a better validation accuracy; keep the best weights.",
+        ),
+    ] = None,
+    target: Annotated[
+        float | None, typer.Option("--target", metavar="P", help="Stop at this validation accuracy, 0 to 1.")
+    ] = None,
+    curves: Annotated[
+        Path | None, typer.Option("--curves", metavar="FILE", help="Draw the learning curves: .svg or .png.")
     ] = None,
     bounds: options.Bounds = None,
     limit: options.Limit = None,
     seed: options.Seed = 0,
     device: options.Device = "cpu",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a training that was stopped, from its last epoch.")
+    ] = False,
     force: options.Force = False,
     data_root: options.DataRoot = None,
     json_: options.Json = False,
 ) -> None:
     """Train a model and write a checkpoint.
 
-    Uses the best known recipe for the architecture and the data; Ctrl-C ends it early and still writes.
+    Uses the best known recipe for the architecture and the data. Ctrl-C ends it early and still writes; the same
+    command with --resume goes on from the last complete epoch.
 
     Example: robustode train snode --data digits --out snode.safetensors
     """
     from robustode.data import load_data
     from robustode.models import check_target, save_checkpoint
-    from robustode.training import Diverged, Progress, build, fit, provenance
-    from robustode.training import recipe as best_recipe
+    from robustode.training import build, fit, partial_path, provenance
 
-    recipe = best_recipe(arch, data)
-    changes = options.params_of(set_, "--set")
-    if changes:
-        recipe = recipe.overrides(**changes)
+    chosen = _recipe(arch, data, recipe, set_)
+    stopping = _stopping(validation, patience, target)
     place = options.check_device(device)
-    check_target(out, force=force)
-    options.check_place(out.parent)
+    unfinished = partial_path(out)
+    _check_files(out, curves, unfinished, resume=resume, force=force)
     box = options.bounds_of(bounds)
     samples = load_data(data, split="train", limit=limit, seed=seed, root=data_root, bounds=box)
     test = load_data(data, split="test", root=data_root, bounds=box) if samples.split == "train" else None
-    model = build(recipe, samples, seed)
+    train, held_out = _split(samples, validation, seed)
+    model = build(chosen, samples, seed)
     model.to(place)
-    say(f"{arch} on {samples.caption}: {recipe.optimiser.name}, {recipe.optimiser.epochs} epochs", json_)
-    with progress(json_) as bar:
+    say(f"{arch} on {train.caption}: {chosen.optimiser.name}, {chosen.optimiser.epochs} epochs", json_)
+    failure: RobustODEError | None = None
+    with _shown(arch, json_) as show:
+        result, failure = _fit(
+            lambda: fit(
+                model,
+                train,
+                recipe=chosen,
+                test=test,
+                validation=held_out,
+                stopping=stopping,
+                seed=seed,
+                on_progress=show,
+                partial=unfinished,
+                resume=resume,
+            )
+        )
+    header = provenance(chosen, result, command_line(), seed)
+    check_target(out, force=force or resume)
+    save_checkpoint(model, out, data=samples.name, provenance=header, force=force or resume)
+    drawn = _draw(result, curves, f"{arch} on {samples.name}")
+    if json_:
+        document = {"out": str(out), "provenance": json.loads(json.dumps(header)), "seconds": result.seconds}
+        emit({**document, "curves": [str(path) for path in drawn]})
+    else:
+        _report(result, out, drawn)
+    if failure is not None:
+        raise failure
+    if result.interrupted:
+        raise typer.Exit(130)
+
+
+def _recipe(arch: str, data: str, name: str, set_: list[str] | None) -> Recipe:
+    from robustode.training import recipe
+
+    found = recipe(arch, data, name)
+    changes = options.params_of(set_, "--set")
+    return found.overrides(**changes) if changes else found
+
+
+def _stopping(validation: int | None, patience: int | None, target: float | None) -> Stopping | None:
+    from robustode.training import Stopping
+
+    if patience is None and target is None:
+        return None
+    if validation is None:
+        what = "--patience" if patience is not None else "--target"
+        fix = "Hold samples out: --validation 5000."
+        raise OptionError(what, expected="validation data to judge by", got="none", fix=fix)
+    return Stopping(patience=patience, target=target, checks=10)
+
+
+def _check_files(out: Path, curves: Path | None, unfinished: Path, *, resume: bool, force: bool) -> None:
+    """Raise before anything is computed if something could not be written at the end."""
+    from robustode.models import check_target
+    from robustode.reporting.curves import check_suffix
+
+    check_target(out, force=force or resume)
+    options.check_place(out.parent)
+    if curves is not None:
+        check_suffix(curves)
+        options.check_place(curves.parent)
+    if unfinished.exists() and not (resume or force):
+        fix = "Go on with --resume, or start again with --force."
+        raise TrainingError(f"'{out}'", expected="no unfinished training", got=f"'{unfinished}'", fix=fix)
+
+
+def _split(samples: Data, validation: int | None, seed: int) -> tuple[Data, Data | None]:
+    from robustode.data import holdout
+
+    return (samples, None) if validation is None else holdout(samples, validation, seed=seed)
+
+
+def _fit(call: Callable[[], TrainingResult]) -> tuple[TrainingResult, RobustODEError | None]:
+    """Return the result, and the error to raise once it is written if the training diverged."""
+    from robustode.training import Diverged
+
+    try:
+        return call(), None
+    except Diverged as error:
+        return error.result, error
+
+
+@contextmanager
+def _shown(arch: str, quiet: bool) -> Iterator[Callable[[Progress], None]]:
+    with progress(quiet) as bar:
         task = bar.add_task(arch, total=None) if bar is not None else None
 
         def show(p: Progress) -> None:
@@ -62,23 +181,25 @@ def train_command(
                 text = f"epoch {p.epoch}/{p.epochs} loss {p.loss:.4f} accuracy {p.accuracy:.1%}"
                 bar.update(task, description=text, completed=done, total=total)
             elif p.batch == p.batches:
-                say(f"epoch {p.epoch}/{p.epochs}: loss {p.loss:.4f}, accuracy {p.accuracy:.2%}", json_)
+                say(f"epoch {p.epoch}/{p.epochs}: loss {p.loss:.4f}, accuracy {p.accuracy:.2%}", quiet)
 
-        failure: Diverged | None = None
-        try:
-            result = fit(model, samples, recipe=recipe, test=test, seed=seed, on_progress=show)
-        except Diverged as error:
-            result, failure = error.result, error
-    header: dict[str, Any] = provenance(recipe, result, command_line(), seed)
-    save_checkpoint(model, out, data=samples.name, provenance=header, force=force)
+        yield show
+
+
+def _draw(result: TrainingResult, curves: Path | None, title: str) -> list[Path]:
+    from robustode.reporting.curves import learning_curves
+
+    return learning_curves(result.history, curves, title=title) if curves is not None and result.history else []
+
+
+def _report(result: TrainingResult, out: Path, drawn: list[Path]) -> None:
     accuracy = "not measured" if result.test_accuracy is None else f"{result.test_accuracy:.2%}"
-    if json_:
-        emit({"out": str(out), "provenance": json.loads(json.dumps(header)), "seconds": result.seconds})
-    else:
-        state = "interrupted after" if result.interrupted else "trained for"
-        say(f"{state} {result.epochs_done} epochs in {result.seconds:.0f} s; test accuracy {accuracy}; wrote {out}")
-        say(f"Next: robustode eval --model {out}")
-    if failure is not None:
-        raise failure
+    state = "interrupted after" if result.interrupted else "trained for"
+    if result.stopped is not None:
+        say(f"stopped early: {result.stopped}")
+    for path in drawn:
+        say(f"learning curves: {path}")
+    say(f"{state} {result.epochs_done} epochs in {result.seconds:.0f} s; test accuracy {accuracy}; wrote {out}")
     if result.interrupted:
-        raise typer.Exit(130)
+        say("Go on with the same command and --resume")
+    say(f"Next: robustode eval --model {out}")

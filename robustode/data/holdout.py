@@ -12,7 +12,7 @@ from robustode.errors import DataError
 
 
 def holdout(data: Data, n: int, *, seed: int = 0) -> tuple[Data, Data]:
-    """Return (the rest, n samples held out), class-stratified and drawn with `seed`; `index` goes on naming the samples.
+    """Return (the rest, n samples held out), class-stratified and drawn with `seed`; `index` still names the samples.
 
     Raises:
         DataError: n is not a whole number from 1 to all but one of the samples.

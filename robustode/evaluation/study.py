@@ -93,8 +93,8 @@ class Study(_Table):
     Attributes:
         title: one line.
         primary: declared before the run.
-        network: configuration of the sNODE without input shape and classes; `knots` equal to `steps` with Euler, so that
-            the independent initialisation is that of the layered twin.
+        network: configuration of the sNODE without input shape and classes; `knots` equal to `steps` with Euler, so
+            that the independent initialisation is that of the layered twin.
         data: data sets.
         evaluation: what is measured.
         checks: how often an epoch the target is asked.

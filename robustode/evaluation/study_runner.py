@@ -1,4 +1,4 @@
-"""Runs a study: units in order, each finished one on disk before the next begins; then one table of units and distances."""
+"""Runs a study: units in order, each on disk before the next begins; then one table of units, one of distances."""
 
 from __future__ import annotations
 

@@ -58,8 +58,8 @@ def units_of(study: Study) -> list[StudyUnit]:
 def run_unit(study: Study, unit: StudyUnit, folder: Path, *, data_root: Path | None, command: str) -> dict[str, Any]:
     """Train and evaluate one unit and write it to `folder`: model.safetensors, records.parquet, then unit.json.
 
-    The seed draws initial weights, mini-batches and the training images; the test images are the same for all units of a
-    data set.
+    The seed draws initial weights, mini-batches and the training images; the test images are the same for all units
+    of a data set.
 
     Returns:
         what unit.json holds: levels, accuracies, epochs, smoothness, accuracies under noise and on other grids.

@@ -52,12 +52,17 @@ def learning_curves(
         OptionError: a suffix other than .svg and .png, an unknown `x`, or a history without epochs or without `x`.
     """
     path = Path(path)
-    if path.suffix not in ("", *SUFFIXES):
-        fix = f"Write {path.with_suffix('.svg').name} or {path.with_suffix('.png').name}."
-        raise OptionError(f"figure '{path}'", expected="a name ending in .svg or .png", got=f"'{path.suffix}'", fix=fix)
+    check_suffix(path)
     plot = learning_plot(history, title=title, x=x)
     paths = [path] if path.suffix else [path.with_name(path.name + suffix) for suffix in SUFFIXES]
     return [write_text(plot.svg(), file) if file.suffix == ".svg" else plot.png(file) for file in paths]
+
+
+def check_suffix(path: Path) -> None:
+    """Raise `OptionError` unless a figure can be written under that name."""
+    if path.suffix not in ("", *SUFFIXES):
+        fix = f"Write {path.with_suffix('.svg').name} or {path.with_suffix('.png').name}."
+        raise OptionError(f"figure '{path}'", expected="a name ending in .svg or .png", got=f"'{path.suffix}'", fix=fix)
 
 
 def learning_plot(history: History | Mapping[str, History], *, title: str | None = None, x: str = "epoch") -> Plot:

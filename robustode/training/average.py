@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 
 class Average:
-    """The exponential mean of a module's floating parameters over mini-batches: Σ κ^(n−i) θ_i / Σ κ^(n−i), κ = exp(−1/τ).
+    """The exponential mean of a module's parameters over mini-batches: Σ κ^(n−i) θ_i / Σ κ^(n−i), κ = exp(−1/τ).
+
+    Buffers, such as the statistics of batch norm, are those of the last mini-batch.
 
     Args:
         model: the module at the start; before the first mini-batch its weights are the mean.

@@ -56,12 +56,13 @@ def fit(
         seed: of the permutations, whole and ≥ 0. The same seed gives the same weights to the bit (on the same machine,
             with as many threads), resumed or not.
         on_progress: called after every mini-batch.
-        partial: file in which the state after every complete epoch is kept until the training is complete; None for none.
+        partial: file in which the state after every complete epoch is kept until the training is complete; None for
+            none.
         resume: go on from `partial`.
 
     Raises:
-        TrainingError: the data cannot be trained on, the optimiser does not fit the model, or what is resumed was started
-            under other conditions.
+        TrainingError: the data cannot be trained on, the optimiser does not fit the model, or what is resumed was
+            started under other conditions.
         DataError: inputs outside the model's bounds.
         Diverged: the cost is not finite or 1000 times the first; the model has the weights of the last complete epoch.
     """

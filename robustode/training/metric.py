@@ -18,8 +18,8 @@ class Metric:
     C = ω E[z zᵀ] / mean diag E[z zᵀ] + (1 − ω) I with z = (x(t), 1) the inputs of W and b: the second moment over
     samples and depth, scaled to a mean diagonal of about 1 and shrunk towards the identity. It measures a change of the
     weights by the change δW x + δb of the pre-activations. C and the Sobolev operator act on different axes, so the
-    gradient is v = (M + ℓ² K)⁻¹ g C⁻¹. The moment is a running mean over mini-batches and stands still within one, so that
-    conjugate gradients see one inner product. ω = 0 is the plain Sobolev inner product of the paper.
+    gradient is v = (M + ℓ² K)⁻¹ g C⁻¹. The moment is a running mean over mini-batches and stands still within one, so
+    that conjugate gradients see one inner product. ω = 0 is the plain Sobolev inner product of the paper.
 
     Args:
         sobolev: the part in depth.

@@ -43,8 +43,8 @@ class NCGConfig:
         direction: formula for γ, a key of `robustode.training.directions.DIRECTIONS`.
         line_search: "accepted" halves the step of the linearised output until the true mini-batch cost falls;
             "linearised" takes it as it is (the paper).
-        damping: factor in depth of training on the step length, "cosine" (from 1 to 0 over all mini-batches, so that the
-            noise of the last ones is averaged out) or "constant" (1, the paper).
+        damping: factor in depth of training on the step length, "cosine" (from 1 to 0 over all mini-batches, so that
+            the noise of the last ones is averaged out) or "constant" (1, the paper).
         averaging: time constant of the running mean of the weights, in epochs; 0 keeps the last weights.
         cost: the cost.
         adversary: what every mini-batch is attacked by, once, before the iterations on it; None for clean data.

@@ -43,7 +43,8 @@ def load_partial(path: Path, now: Mapping[str, str]) -> dict[str, Any]:
     """Return the state that `save_partial` wrote.
 
     Raises:
-        TrainingError: the file is missing or damaged, or a condition of the training has changed (which, from what to what).
+        TrainingError: the file is missing or damaged, or a condition of the training has changed (which, from what to
+            what).
     """
     what = f"unfinished training '{path}'"
     if not path.is_file():

@@ -13,8 +13,9 @@ from robustode.versions import versions
 def provenance(recipe: Recipe, result: TrainingResult, command: str, seed: int) -> dict[str, Any]:
     """Return what a checkpoint's header says of its training, JSON-able and the same for the same command.
 
-    Keys: command, seed, epochs (complete ones), interrupted, cost (factors), cost_terms (on the training data),
-    optimiser (name and configuration), accuracy (test, a fraction; None without test data), train_accuracy, versions.
+    Keys: command, seed, epochs (complete ones), interrupted, stopped (why it ended early by itself, or None), cost
+    (factors), cost_terms (on the training data), optimiser (name and configuration), accuracy (test, a fraction; None
+    without test data), validation_accuracy, train_accuracy, history (the learning curves, without seconds), versions.
     """
     values = asdict(recipe.optimiser)
     return {
@@ -22,10 +23,13 @@ def provenance(recipe: Recipe, result: TrainingResult, command: str, seed: int) 
         "seed": seed,
         "epochs": result.epochs_done,
         "interrupted": result.interrupted,
+        "stopped": result.stopped,
         "cost": values.pop("cost"),
         "cost_terms": result.cost,
         "optimiser": {"name": recipe.optimiser.name, **values},
         "accuracy": result.test_accuracy,
+        "validation_accuracy": result.validation_accuracy,
         "train_accuracy": result.train_accuracy,
+        "history": [{key: value for key, value in row.items() if key != "seconds"} for row in result.history],
         "versions": versions(("robustode", "torch", "numpy")),
     }

@@ -85,7 +85,7 @@ _STAGES = {"width": 16, "blocks": (1, 1)}
 _SMALL_NCG = NCGConfig(epochs=25, batch=100, length=0.3, averaging=2.0)
 _SMALL_SGD = SGDConfig(epochs=40, batch=50, learning_rate=1.0)
 _SMALL_RESNET = SGDConfig(epochs=15, batch=50, learning_rate=0.1, weight_decay=5e-4)
-_LARGE_NCG = NCGConfig(epochs=16, batch=500, length=0.3, averaging=1.0)
+_LARGE_NCG = NCGConfig(epochs=8, batch=500, iterations=2, length=0.3, averaging=0.3)
 _LARGE_SGD = SGDConfig(epochs=12, batch=100, learning_rate=1.0)
 _LARGE_RESNET = SGDConfig(epochs=4, batch=100, learning_rate=0.1, weight_decay=5e-4)
 _MOONS_NCG = NCGConfig(epochs=20, batch=1000, iterations=10, length=0.3, averaging=1.0)
@@ -122,20 +122,47 @@ _CONVOLUTIONAL = (
     Recipe(arch="resnet", data="mnist", model=_STAGES, optimiser=_LARGE_RESNET.replace(epochs=2)),
     Recipe(arch="resnet", data="fashion-mnist", model=_STAGES, optimiser=_LARGE_RESNET.replace(epochs=2)),
 )
+# The reference set-up of arXiv 2205.13933, whatever the data.
+PAPER = Recipe(
+    arch="snode",
+    model={"horizon": 3.0, "steps": 150, "knots": 150},
+    optimiser=NCGConfig(
+        epochs=10,
+        batch=100,
+        iterations=6,
+        length=1.0,
+        whitening=0.0,
+        line_search="linearised",
+        damping="constant",
+        averaging=0.0,
+        cost=Cost(mu1=1.0, mu2=0.0),
+    ),
+)
 RECIPES: dict[tuple[str, str | None], Recipe] = {
     (found.arch, found.data): found for found in (*_SNODES, *_TWINS, *_CONVOLUTIONAL)
 }
 
 
-def recipe(arch: str, data_name: str | None = None) -> Recipe:
-    """Return the best known recipe for an architecture on a data set; the fallback for data that it does not know.
+def recipe(arch: str, data_name: str | None = None, name: str = "best") -> Recipe:
+    """Return a recipe for an architecture on a data set.
+
+    Args:
+        arch: the architecture.
+        data_name: name of the data; the fallback is returned for data that it does not know.
+        name: "best" for the best known one, "paper" for the reference set-up of the paper (sNODE only).
 
     Raises:
-        TrainingError: the architecture is unknown.
+        TrainingError: the architecture or the name is unknown, or the architecture has no recipe of that name.
     """
     if arch not in _MODEL_OPTIONS:
         raise unknown("architecture", arch, _MODEL_OPTIONS, TrainingError)
-    return RECIPES.get((arch, data_name)) or RECIPES[arch, None]
+    if name not in ("best", "paper"):
+        raise unknown("recipe", name, ("best", "paper"), TrainingError)
+    if name == "best":
+        return RECIPES.get((arch, data_name)) or RECIPES[arch, None]
+    if arch != PAPER.arch:
+        raise TrainingError("recipe 'paper'", expected="the architecture snode", got=arch, fix="Leave --recipe out.")
+    return PAPER
 
 
 def build(recipe: Recipe, data: Data, seed: int = 0) -> nn.Module:

@@ -14,7 +14,7 @@ def constant(done: float) -> float:
 
 
 def cosine(done: float) -> float:
-    """(1 + cos πs) / 2, with s in [0, 1] the share of the mini-batches done. Source: Loshchilov and Hutter, ICLR 2017."""
+    """(1 + cos πs) / 2, s in [0, 1] the share of the mini-batches done. Source: Loshchilov and Hutter, ICLR 2017."""
     return (1 + math.cos(math.pi * done)) / 2
 
 

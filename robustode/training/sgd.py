@@ -34,8 +34,8 @@ class SGDConfig:
         momentum: of "sgd", in [0, 1).
         nesterov: Nesterov's form of the momentum, for "sgd" with momentum > 0.
         weight_decay: ≥ 0, as in torch.optim.
-        length: ℓ ≥ 0 of a Sobolev gradient in depth, put in place of the gradient before the optimiser sees it (0 is the
-            L2 gradient); None takes the Euclidean gradient as it is. For sNODE and layered models only.
+        length: ℓ ≥ 0 of a Sobolev gradient in depth, put in place of the gradient before the optimiser sees it (0 is
+            the L2 gradient); None takes the Euclidean gradient as it is. For sNODE and layered models only.
         averaging: time constant of the running mean of the weights, in epochs; 0 keeps the last weights.
         cost: the cost; μ₃ and μ₄ for sNODE and layered models only.
         adversary: what every mini-batch is attacked by before the step on it; None for training on clean data.
