@@ -14,7 +14,7 @@ from robustode.cli.evaluate import command_line
 
 
 def train_command(
-    arch: Annotated[str, typer.Argument(metavar="ARCH", help="snode, layered or resnet.")],
+    arch: Annotated[str, typer.Argument(metavar="ARCH", help="snode, conv-snode, layered or resnet.")],
     data: Annotated[str, typer.Option("--data", metavar="DATA", help="Data set by name or path.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Checkpoint to write (.safetensors).")],
     set_: Annotated[

@@ -81,7 +81,7 @@ class NCGConfig:
 
 @dataclass(frozen=True)
 class Point:
-    """The direct problem solved for one mini-batch with one set of weights: x(T), the stored pass, the cost."""
+    """The direct problem solved for one mini-batch with one set of weights: x(T) as read, the stored pass, the cost."""
 
     state: Tensor
     tape: Tape
@@ -92,7 +92,8 @@ class NCG:
     """Nonlinear conjugate gradients at work on one model: on each mini-batch d = −v + γ d₋ with v the Sobolev gradient,
     and θ ← θ + η d with η the minimiser of the cost of the linearised output.
 
-    Weight and bias travel as one path (knots, features² + features), in one inner product: that of `Sobolev`.
+    Weight and bias travel as one path, (knots, features² + features) where W is dense, in one inner product: that of
+    `Sobolev`. The state of the cost is what the model reads of x(T).
 
     Source: Jaroudi et al., arXiv 2205.13933, section 4.
     """
@@ -138,7 +139,7 @@ class NCG:
         return state
 
     def path(self) -> Tensor:
-        """Return a copy of the weights as one path, (knots, features² + features)."""
+        """Return a copy of the weights as one path, (knots, size of the weight + size of the bias)."""
         return torch.cat([self._model.weight.detach().flatten(1), self._model.bias.detach()], dim=1)
 
     @torch.no_grad()
@@ -150,9 +151,10 @@ class NCG:
 
     @torch.no_grad()
     def at(self, x0: Tensor, y: Tensor) -> Point:
-        """Solve the direct problem for encoded inputs x(0), (batch, features), and keep the pass."""
+        """Solve the direct problem for encoded inputs x(0), (batch, *state), and keep the pass."""
         model = self._model
-        state, tape = model.flow.record(x0, inputs=True)
+        final, tape = model.flow.record(x0, inputs=True)
+        state = model.read(final)
         terminal = self._cost.terminal(state, y, classes=model.classes, rest=self._rest)
         return Point(state, tape, terms(terminal, self._cost.path(model.weight, model.bias, horizon=model.horizon)))
 
@@ -162,15 +164,15 @@ class NCG:
         model = self._model
         final = self._cost.terminal_gradient(point.state, y, classes=model.classes, rest=self._rest)
         gradient = self._cost.path_gradient(self.path(), horizon=model.horizon)
-        model.flow.adjoint(point.tape, final, self._split(gradient))
+        model.flow.adjoint(point.tape, model.read_transposed(final), self._split(gradient))
         return gradient
 
     @torch.no_grad()
     def line(self, point: Point, d: Tensor, y: Tensor) -> LinearisedCost:
         """Solve the sensitivity problem for the direction d, shaped as `path`: the cost of x(T) + η ξ(T)."""
         model, spacing = self._model, self._model.horizon / len(d)
-        start = torch.zeros_like(point.state)
-        tangent = model.flow.tangent(point.tape, start, *self._split(d))
+        start = model.read_transposed(torch.zeros_like(point.state))
+        tangent = model.read(model.flow.tangent(point.tape, start, *self._split(d)))
         products = (spacing * float((self.path() * d).sum()), spacing * float(d.square().sum()))
         return LinearisedCost(
             self._cost, point.state, tangent, y, classes=model.classes, rest=self._rest, path=products
@@ -199,5 +201,5 @@ class NCG:
         return point.terms.total, point
 
     def _split(self, path: Tensor) -> tuple[Tensor, Tensor]:
-        features = self._model.bias.shape[1]
-        return path[:, :-features].unflatten(1, (features, features)), path[:, -features:]
+        rows = self._model.bias.shape[1]
+        return path[:, :-rows].unflatten(1, self._model.weight.shape[1:]), path[:, -rows:]
