@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
@@ -45,6 +46,11 @@ class ConvSNODEConfig(SNODEConfig):
         """Shape of the kernel at one depth."""
         return (self.channels, self.channels, self.kernel, self.kernel)
 
+    @property
+    def inverse_spread(self) -> float:
+        """One over the standard deviation of the initial weights, 2 √fan-in."""
+        return 2 * math.sqrt(self.channels * self.kernel**2)
+
     def check_state(self) -> None:
         """Raise `ValueError` unless the state has room for the image and the classes."""
         height, width = self.input_shape[1:]
@@ -65,8 +71,8 @@ class ConvSNODE(SNODE):
     channels), piecewise linear in depth. With `patch` p > 1, each p × p patch of pixels becomes p² channels of one
     position (a permutation: no value is lost), and a step costs p² times less.
 
-    `final_state` is the spatial mean of x(T), (batch, channels), so that the training cost reads as for the dense sNODE:
-    logits are its first components, and y is one-hot over all channels.
+    `final_state` is the spatial mean of x(T), (batch, channels), so that the training cost reads as for the dense
+    sNODE: logits are its first components, and y is one-hot over all channels.
 
     Args:
         input_shape: (channels, height, width) of one sample.
@@ -75,8 +81,8 @@ class ConvSNODE(SNODE):
         kernel: side s of the kernels, odd.
         patch: side p of the patches, a divisor of height and width.
         horizon, steps, knots, activation, method, bounds, background, foreground: as for `SNODE`.
-        seed: seed of the initial weights: N(0, 1/fan-in²) at integer depths, with fan-in s² · channels, a cubic spline
-            between.
+        seed: seed of the initial weights: N(0, 1/(4 fan-in)) at integer depths, with fan-in s² · channels, a cubic
+            spline between.
 
     Raises:
         ModelError: a value out of its range; every problem is named.

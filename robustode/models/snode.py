@@ -57,6 +57,11 @@ class SNODEConfig(BaseModel):
             raise ValueError("bounds: expected lo < hi, and a background other than the foreground")
         return self
 
+    @property
+    def inverse_spread(self) -> float:
+        """One over the standard deviation of the initial weights."""
+        return self.features
+
     def check_state(self) -> None:
         """Raise `ValueError` unless the state has room for the classes."""
         if self.features < self.classes:
@@ -106,13 +111,13 @@ class SNODE(nn.Module):
         self.initialise(torch.Generator().manual_seed(seed))
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw new weights: N(0, 1/fan-in²) at integer depths, cubic spline at the knots."""
+        """Draw new weights: normal at integer depths, cubic spline at the knots."""
         from scipy.interpolate import CubicSpline
 
         (rows, *sizes), horizon = self._config.weight_shape, self._config.horizon
-        fan_in = math.prod(sizes)
         nodes = torch.linspace(0.0, horizon, max(2, math.ceil(horizon) + 1), dtype=torch.float64)
-        draws = torch.randn(len(nodes), rows, fan_in + 1, generator=generator, dtype=torch.float64) / fan_in
+        draws = torch.randn(len(nodes), rows, math.prod(sizes) + 1, generator=generator, dtype=torch.float64)
+        draws /= self._config.inverse_spread
         path = CubicSpline(nodes.numpy(), draws.numpy())(knot_depths(self._config.knots, horizon).numpy())
         with torch.no_grad():
             self.weight.copy_(torch.from_numpy(path[..., :-1]).reshape(self.weight.shape))
@@ -194,7 +199,7 @@ class SNODE(nn.Module):
         return state.unflatten(-1, self.input_shape)
 
     def read(self, state: Tensor) -> Tensor:
-        """Return what is read of states (..., *state), linearly: vectors whose first `classes` components are logits."""
+        """Return what is read of states (..., *state), a linear map to vectors; first the `classes` logits."""
         return state
 
     def read_transposed(self, final: Tensor) -> Tensor:

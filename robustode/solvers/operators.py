@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+from torch.nn import functional, grad
 
 
 class Operator(ABC):
@@ -118,7 +118,7 @@ class Convolution(Operator):
 
     def weight_gradient(self, mu: Tensor, z: Tensor, shape: torch.Size) -> Tensor:
         """Return the correlation of μ with z at the s × s offsets of the kernel."""
-        return torch.nn.grad.conv2d_weight(z, shape, mu, padding=shape[-1] // 2)
+        return grad.conv2d_weight(z, shape, mu, padding=shape[-1] // 2)
 
     def bias_gradient(self, mu: Tensor) -> Tensor:
         """Return Σ μ over rows and positions."""

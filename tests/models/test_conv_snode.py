@@ -142,7 +142,8 @@ def test_seed_alone_fixes_the_weights_and_their_spread():
     other = ConvSNODE(input_shape=(1, 8, 8), classes=10, channels=40, knots=3, horizon=3.0, seed=1)
     assert torch.equal(model.weight, again.weight)
     assert not torch.equal(model.weight, other.weight)
-    assert float(model.weight[1].detach().std()) * 9 * 40 == pytest.approx(0.8, abs=0.2)  # between two nodes
+    spread = float(model.weight[1].detach().std()) * 2 * (9 * 40) ** 0.5
+    assert spread == pytest.approx(0.8, abs=0.2)  # between two nodes
     assert (model.steps, len(ConvSNODE(input_shape=(1, 8, 8), classes=10).bias)) == (8, 8)
 
 
