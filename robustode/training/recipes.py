@@ -102,9 +102,9 @@ _SNODES = (
     ),
     Recipe(arch="snode", data="spirals", model={"horizon": 10.0, "steps": 40, **_CENTRED}, optimiser=_SPIRALS_NCG),
 )
-_CONV = {"horizon": 5.0, "steps": 12, "knots": 6, **_CENTRED}
-_SMALL_ADAM = SGDConfig(method="adam", epochs=15, batch=50, learning_rate=0.05)
-_LARGE_ADAM = SGDConfig(method="adam", epochs=5, batch=100, learning_rate=0.05)
+_CONV = {"horizon": 5.0, "steps": 8, "activation": "relu", **_CENTRED}
+_SMALL_ADAM = SGDConfig(method="adam", epochs=12, batch=50, learning_rate=0.01)
+_LARGE_ADAM = SGDConfig(method="adam", epochs=4, batch=100, learning_rate=0.01)
 _CONVOLUTIONAL_SNODES = (
     Recipe(arch="conv-snode", model=_CONV, optimiser=_SMALL_ADAM),
     Recipe(arch="conv-snode", data="digits", model=_CONV, optimiser=_SMALL_ADAM),
