@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 
+from robustode.models.conv_snode import ConvSNODE
 from robustode.models.snode import SNODE
+
+Model = TypeVar("Model", bound=SNODE)
 
 
 class Affine(nn.Module):
@@ -39,7 +44,18 @@ def random_snode(*, scale=1.0, seed=0, dtype=torch.float64, **config) -> SNODE:
     """An sNODE with weights of size `scale` / √features, smooth in depth, so that its map is far from the identity."""
     config = {"input_shape": (1, 3, 4), "classes": 4, "steps": 12, "knots": 4, "horizon": 2.0} | config
     model = SNODE(seed=seed, **config).to(dtype)
+    return _scaled(model, scale * model.weight.shape[-1] ** 0.5)
+
+
+def random_conv_snode(*, scale=1.0, seed=0, dtype=torch.float64, **config) -> ConvSNODE:
+    """A convolutional sNODE, its kernels likewise; images of 4 × 6, so that a swap of height and width shows."""
+    defaults = {"input_shape": (2, 4, 6), "classes": 3, "channels": 4, "steps": 12, "knots": 4, "horizon": 2.0}
+    model = ConvSNODE(seed=seed, **{**defaults, **config}).to(dtype)
+    return _scaled(model, 2 * scale)
+
+
+def _scaled(model: Model, factor: float) -> Model:
     with torch.no_grad():
-        model.weight.mul_(scale * model.weight.shape[-1] ** 0.5)
-        model.bias.mul_(scale * model.weight.shape[-1] ** 0.5)
+        model.weight.mul_(factor)
+        model.bias.mul_(factor)
     return model.eval()

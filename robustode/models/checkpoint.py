@@ -30,7 +30,7 @@ class Header(BaseModel):
 
     Attributes:
         schema_version: of the header ("schema" in the file); this version writes and reads 1.
-        arch: name of the architecture ("snode", "layered", "resnet").
+        arch: name of the architecture ("snode", "conv-snode", "layered", "resnet").
         config: what the architecture's `from_config` takes.
         data: name of the data it was trained on, or None if that data has no name.
         bounds, classes, input_shape: as in `Classifier`; those of `config`.

@@ -15,6 +15,7 @@ from robustode.errors import ModelError, unknown
 
 ARCHITECTURES = {
     "snode": "robustode.models.snode:SNODE",
+    "conv-snode": "robustode.models.conv_snode:ConvSNODE",
     "layered": "robustode.models.layered:Layered",
     "resnet": "robustode.models.resnet:ResNet",
 }
@@ -33,7 +34,7 @@ class Architecture(Protocol):
 
 
 def architecture(name: str) -> type[Any]:
-    """Return the class of an architecture ("snode", "layered", "resnet"), imported only now.
+    """Return the class of an architecture ("snode", "conv-snode", "layered", "resnet"), imported only now.
 
     Raises:
         ModelError: the name is unknown.

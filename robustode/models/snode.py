@@ -14,6 +14,7 @@ from robustode.models.config import validated
 from robustode.solvers.activations import activation
 from robustode.solvers.depth import knot_depths, smoothness
 from robustode.solvers.flow import Flow, Solve
+from robustode.solvers.operators import Dense, Operator
 from robustode.solvers.tableau import tableau
 
 
@@ -38,6 +39,11 @@ class SNODEConfig(BaseModel):
         """Dimension of the state: the number of input coordinates."""
         return math.prod(self.input_shape)
 
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Shape of the weight at one depth; the bias has as many components as the weight has rows."""
+        return (self.features, self.features)
+
     @model_validator(mode="after")
     def _check(self) -> SNODEConfig:
         activation(self.activation)
@@ -46,14 +52,23 @@ class SNODEConfig(BaseModel):
             raise ValueError(f"input_shape: expected positive sizes, got {self.input_shape}")
         if self.steps < self.knots:
             raise ValueError(f"steps: expected at least as many steps as knots ({self.knots}), got {self.steps}")
+        self.check_state()
+        if not self.bounds[0] < self.bounds[1] or self.background == self.foreground:
+            raise ValueError("bounds: expected lo < hi, and a background other than the foreground")
+        return self
+
+    @property
+    def inverse_spread(self) -> float:
+        """One over the standard deviation of the initial weights."""
+        return self.features
+
+    def check_state(self) -> None:
+        """Raise `ValueError` unless the state has room for the classes."""
         if self.features < self.classes:
             raise ValueError(
                 f"classes: the logits are the first components of the state, so expected at most {self.features} "
                 f"(the input coordinates), got {self.classes}"
             )
-        if not self.bounds[0] < self.bounds[1] or self.background == self.foreground:
-            raise ValueError("bounds: expected lo < hi, and a background other than the foreground")
-        return self
 
 
 class SNODE(nn.Module):
@@ -83,26 +98,29 @@ class SNODE(nn.Module):
     """
 
     arch: ClassVar[str] = "snode"
+    schema: ClassVar[type[SNODEConfig]] = SNODEConfig
+    operator: ClassVar[Operator] = Dense()
 
     def __init__(self, *, seed: int = 0, **config: Any) -> None:
         super().__init__()
-        config.setdefault("knots", config.get("steps", 30))
-        self._config = validated(SNODEConfig, config, what="sNODE configuration")
-        self.weight = nn.Parameter(torch.empty(self._config.knots, self._config.features, self._config.features))
-        self.bias = nn.Parameter(torch.empty(self._config.knots, self._config.features))
+        config.setdefault("knots", config.get("steps", self.schema.model_fields["steps"].default))
+        self._config = validated(self.schema, config, what="sNODE configuration")
+        self.weight = nn.Parameter(torch.empty(self._config.knots, *self._config.weight_shape))
+        self.bias = nn.Parameter(torch.empty(self._config.knots, self._config.weight_shape[0]))
         self._steps, self._method = self._config.steps, self._config.method
         self.initialise(torch.Generator().manual_seed(seed))
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw new weights: N(0, 1/features²) at integer depths, cubic spline at the knots."""
+        """Draw new weights: normal at integer depths, cubic spline at the knots."""
         from scipy.interpolate import CubicSpline
 
-        features, horizon = self._config.features, self._config.horizon
+        (rows, *sizes), horizon = self._config.weight_shape, self._config.horizon
         nodes = torch.linspace(0.0, horizon, max(2, math.ceil(horizon) + 1), dtype=torch.float64)
-        draws = torch.randn(len(nodes), features, features + 1, generator=generator, dtype=torch.float64) / features
+        draws = torch.randn(len(nodes), rows, math.prod(sizes) + 1, generator=generator, dtype=torch.float64)
+        draws /= self._config.inverse_spread
         path = CubicSpline(nodes.numpy(), draws.numpy())(knot_depths(self._config.knots, horizon).numpy())
         with torch.no_grad():
-            self.weight.copy_(torch.from_numpy(path[..., :-1]))
+            self.weight.copy_(torch.from_numpy(path[..., :-1]).reshape(self.weight.shape))
             self.bias.copy_(torch.from_numpy(path[..., -1]))
 
     @classmethod
@@ -165,6 +183,7 @@ class SNODE(nn.Module):
             steps=self._steps,
             tableau=tableau(self._method),
             activation=activation(self._config.activation),
+            operator=self.operator,
         )
 
     @property
@@ -174,18 +193,34 @@ class SNODE(nn.Module):
         return (self._config.foreground - self._config.background) / (hi - lo)
 
     def encode(self, x: Tensor) -> Tensor:
-        """Return x(0), (batch, features): inputs mapped affinely from `bounds` to [background, foreground]."""
-        return (x.flatten(1) - self.bounds[0]) * self.encoding_scale + self._config.background
+        """Return x(0), (batch, *state): inputs mapped affinely from `bounds` to [background, foreground], lifted."""
+        return self.lift((x - self.bounds[0]) * self.encoding_scale + self._config.background)
+
+    def lift(self, x: Tensor) -> Tensor:
+        """Return inputs (batch, *input_shape) as states, (batch, *state): the linear map of the encoding."""
+        return x.flatten(1)
+
+    def lift_transposed(self, state: Tensor) -> Tensor:
+        """Return the transpose of `lift`: (..., *state) → (..., *input_shape)."""
+        return state.unflatten(-1, self.input_shape)
+
+    def read(self, state: Tensor) -> Tensor:
+        """Return what is read of states (..., *state), a linear map to vectors; first the `classes` logits."""
+        return state
+
+    def read_transposed(self, final: Tensor) -> Tensor:
+        """Return the transpose of `read`, as states."""
+        return final
 
     def final_state(self, x: Tensor) -> Tensor:
-        """Return x(T), (batch, features), for inputs (batch, *input_shape)."""
+        """Return x(T) as it is `read`, (batch, features), for inputs (batch, *input_shape)."""
         self.check_shape(x)
         if not torch.is_grad_enabled():  # nothing is recorded
-            return self.flow.forward(self.encode(x))
-        return Solve.apply(self.encode(x), self.weight, self.bias, self.flow)  # type: ignore[no-any-return]
+            return self.read(self.flow.forward(self.encode(x)))
+        return self.read(Solve.apply(self.encode(x), self.weight, self.bias, self.flow))  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits, (batch, classes): the first components of x(T)."""
+        """Return the logits, (batch, classes): the first components of `final_state`."""
         return self.final_state(x)[:, : self.classes]
 
     def at_steps(self, steps: int, method: str | None = None) -> SNODE:

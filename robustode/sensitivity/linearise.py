@@ -29,29 +29,40 @@ class Linearisation(Protocol):
         ...
 
 
+COTANGENT_BYTES = 256 * 2**20  # largest batch of adjoints in flight
+
+
 class FusedLinearisation:
     """Linearisation of an sNODE: one stored sweep; all cotangents travel in one batched reverse sweep."""
 
     def __init__(self, model: SNODE, x: Tensor) -> None:
-        self._shape, self._classes, self._scale = model.input_shape, model.classes, model.encoding_scale
+        self._model, self._classes, self._scale = model, model.classes, model.encoding_scale
         self._flow = model.flow
         with torch.no_grad():
             model.check_shape(x)
             final, self._tape = self._flow.record(model.encode(x))
-        self.logits = final[:, : self._classes]
+        self._state_bytes = final.numel() * final.element_size()
+        self.logits = model.read(final)[:, : self._classes]
 
     @torch.no_grad()
     def vjp(self, cotangent: Tensor) -> Tensor:
         """Return Jᵀw; see `Linearisation`."""
-        final = cotangent.new_zeros(*cotangent.shape[:-1], self._flow.weight.shape[-1])
+        if cotangent.dim() == 3:
+            at_once = max(1, COTANGENT_BYTES // max(1, self._state_bytes))
+            return torch.cat([self._pull(part) for part in cotangent.split(at_once, dim=1)], dim=1)
+        return self._pull(cotangent)
+
+    def _pull(self, cotangent: Tensor) -> Tensor:
+        final = cotangent.new_zeros(*cotangent.shape[:-1], self._flow.bias.shape[-1])
         final[..., : self._classes] = cotangent
-        pulled = self._flow.adjoint(self._tape, final).mul_(self._scale)
-        return pulled.reshape(*cotangent.shape[:-1], *self._shape)
+        pulled = self._flow.adjoint(self._tape, self._model.read_transposed(final)).mul_(self._scale)
+        return self._model.lift_transposed(pulled)
 
     @torch.no_grad()
     def jvp(self, delta: Tensor) -> Tensor:
         """Return Jδ; see `Linearisation`."""
-        return self._flow.tangent(self._tape, delta.flatten(1) * self._scale)[:, : self._classes]
+        pushed = self._flow.tangent(self._tape, self._model.lift(delta) * self._scale)
+        return self._model.read(pushed)[:, : self._classes]
 
 
 class AutogradLinearisation:

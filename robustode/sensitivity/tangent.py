@@ -37,12 +37,13 @@ def weight_tangent(model: SNODE, x: Tensor, weight: Tensor, bias: Tensor) -> Ten
     """Return the first-order change of the final state under (δW, δb): ξ' = σ'(a) ⊙ (W ξ + δW x + δb), ξ(0) = 0.
 
     Args:
-        model: an sNODE or its layered twin.
+        model: an sNODE, dense or convolutional, or its layered twin.
         x: (batch, *input_shape).
         weight, bias: δW and δb at the knots, shaped as `model.weight` and `model.bias`.
 
     Returns:
-        ξ(T), (batch, features); its first `classes` components are the change of the logits.
+        The change of `model.final_state`: ξ(T), (batch, features), or its spatial means, (batch, channels); the first
+        `classes` components are the change of the logits.
 
     Raises:
         OptionError: the model is no sNODE, or the perturbation does not have the shape of its weights.
@@ -58,4 +59,4 @@ def weight_tangent(model: SNODE, x: Tensor, weight: Tensor, bias: Tensor) -> Ten
     x0 = model.encode(x)
     flow = model.flow
     _, tape = flow.record(x0, inputs=True)
-    return flow.tangent(tape, torch.zeros_like(x0), weight, bias)
+    return model.read(flow.tangent(tape, torch.zeros_like(x0), weight, bias))

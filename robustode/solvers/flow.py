@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from robustode.solvers.activations import Activation
 from robustode.solvers.depth import knot_position
+from robustode.solvers.operators import Dense, Operator
 from robustode.solvers.tableau import Tableau
 
 TAPE_BYTES = 256 * 2**20  # largest stored pass; beyond it, segments are recomputed in the reverse sweep
@@ -56,12 +57,15 @@ class Tape:
 
 @dataclass(frozen=True)
 class Flow:
-    """The discrete flow x(0) → x(T) of x' = σ(W(t) x + b(t)) under one explicit method with `steps` equal steps.
+    """The discrete flow x(0) → x(T) of x' = σ(K(t) x + b(t)) under one explicit method with `steps` equal steps.
+
+    States are (batch, *state): (features,) where K is a matrix W, (channels, height, width) where it convolves.
 
     Attributes:
-        weight: (knots, features, features), the knots of W.
-        bias: (knots, features), the knots of b.
+        weight: (knots, features, features), the knots of W; or (knots, channels, channels, s, s), those of a kernel.
+        bias: (knots, features), the knots of b; or (knots, channels).
         horizon: final depth T.
+        operator: what K does to a state.
     """
 
     weight: Tensor
@@ -70,6 +74,7 @@ class Flow:
     steps: int
     tableau: Tableau
     activation: Activation
+    operator: Operator = field(default_factory=Dense)
 
     @property
     def step(self) -> float:
@@ -83,7 +88,7 @@ class Flow:
         return [[knot_position((n + c) / self.steps, knots) for c in self.tableau.depth] for n in range(self.steps)]
 
     def parameters(self, n: int, i: int) -> tuple[Tensor, Tensor]:
-        """Return (W, b) as stage i of step n sees them."""
+        """Return (K, b) as stage i of step n sees them."""
         return self._interpolate(self.weight, n, i), self._interpolate(self.bias, n, i)
 
     def _interpolate(self, values: Tensor, n: int, i: int) -> Tensor:
@@ -104,7 +109,7 @@ class Flow:
         for i in range(self.tableau.stages):
             z = self._stage_input(x, values, i)
             weight, bias = self.parameters(n, i)
-            value = self.activation.apply_(torch.addmm(bias, z, weight.t()))
+            value = self.activation.apply_(self.operator.affine(z, weight, bias))
             values.append(value)
             if record is not None:
                 stages.append(Stage(self.activation.slope(value), z if inputs else None))
@@ -117,7 +122,7 @@ class Flow:
         return out
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x(T) for x(0) of shape (batch, features); stores nothing."""
+        """Return x(T) for x(0) of shape (batch, *state); stores nothing."""
         batch, x = len(x), filled(x)
         for n in range(self.steps):
             x = self._advance(x, n, None, False)
@@ -154,39 +159,48 @@ class Flow:
         return tuple(stages)
 
     def tangent(self, tape: Tape, tangent: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-        """Return ξ(T) of the sensitivity problem ξ' = σ'(a) ⊙ (W ξ + δW x + δb), ξ(0) = `tangent`, on the grid of x.
+        """Return ξ(T) of the sensitivity problem ξ' = σ'(a) ⊙ (K ξ + δK x + δb), ξ(0) = `tangent`, on the grid of x.
 
         Args:
             tape: a pass stored by `record`, with `inputs=True` if `weight` or `bias` is given.
-            tangent: (batch, features), or (batch, k, features) for k directions of each sample.
-            weight, bias: δW and δb at the knots, shaped as the weights, or None for zero; only with a 2-D `tangent`.
+            tangent: (batch, *state), or (batch, k, *state) for k directions of each sample.
+            weight, bias: δK and δb at the knots, shaped as the weights, or None for zero; only with one direction of
+                each sample.
         """
-        batch, tangent = len(tangent), filled(tangent, tape.rows)
+        batch, tangent = len(tangent), filled(tangent, tape.rows).contiguous()
         for s in range(len(tape.starts)):
             for offset, stages in enumerate(self._segment(tape, s)):
                 n = s * tape.segment + offset
                 values: list[Tensor] = []
                 for i, stage in enumerate(stages):
                     z = self._stage_input(tangent, values, i)
-                    value = z @ self._interpolate(self.weight, n, i).t()
+                    value = self.operator.product(self._rows(z), self._interpolate(self.weight, n, i)).reshape(z.shape)
                     if weight is not None and stage.input is not None:
-                        value = torch.addmm(value, stage.input, self._interpolate(weight, n, i).t())
+                        value = self.operator.add_product(value, stage.input, self._interpolate(weight, n, i))
                     if bias is not None:
-                        value = value + self._interpolate(bias, n, i)
-                    values.append(value * (stage.slope if value.dim() == 2 else stage.slope.unsqueeze(1)))
+                        value = value + self.operator.spread(self._interpolate(bias, n, i))
+                    values.append(value * self._beside(stage.slope, value))
                 for b, value in zip(self.tableau.b, values, strict=True):
                     if b:
                         tangent = torch.add(tangent, value, alpha=self.step * b)
         return tangent[:batch]
+
+    def _rows(self, state: Tensor) -> Tensor:
+        """Return (batch, *state) or (batch, k, *state) as rows (batch · k, *state), a view of a contiguous `state`."""
+        return state.reshape(-1, *state.shape[-self.operator.dims :])
+
+    def _beside(self, slope: Tensor, state: Tensor) -> Tensor:
+        """View σ' (batch, *state) so that it broadcasts against `state`, with or without an axis of directions."""
+        return slope if state.dim() == slope.dim() else slope.unsqueeze(1)
 
     def adjoint(self, tape: Tape, adjoint: Tensor, gradient: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Return λ(0) = Pᵀ λ(T), the exact transpose of `tangent`.
 
         Args:
             tape: a pass stored by `record`.
-            adjoint: λ(T), (batch, features), or (batch, k, features) for k cotangents of each sample in one sweep.
+            adjoint: λ(T), (batch, *state), or (batch, k, *state) for k cotangents of each sample in one sweep.
             gradient: (weight, bias) tensors shaped as the knots, to which the gradient of Σ λ(T)·x(T) with respect to
-                the knots is added; needs a tape with inputs and a 2-D `adjoint`.
+                the knots is added; needs a tape with inputs and one cotangent of each sample.
         """
         batch, adjoint = len(adjoint), filled(adjoint, tape.rows).contiguous()
         for s in reversed(range(len(tape.starts))):
@@ -198,26 +212,25 @@ class Flow:
     def _adjoint_step(
         self, n: int, stages: tuple[Stage, ...], adjoint: Tensor, gradient: tuple[Tensor, Tensor] | None
     ) -> None:
-        """Pull `adjoint` back over one step, in place: λ ← λ + h Σ_i ν_i with ν_i = W_iᵀ (σ'_i ⊙ μ_i).
+        """Pull `adjoint` back over one step, in place: λ ← λ + h Σ_i ν_i with ν_i = K_iᵀ (σ'_i ⊙ μ_i).
 
         μ_i = b_i λ + h Σ_{j>i} a_ji ν_j is what reaches the value of stage i, in units of h.
         """
-        rows = adjoint.view(-1, adjoint.shape[-1])
+        rows = self._rows(adjoint)
         before = adjoint if len(stages) == 1 else adjoint.clone()
         pulled: dict[int, Tensor] = {}
         for i in reversed(range(len(stages))):
             mu = self._reaching(i, before, pulled)
             if mu is None:
                 continue
-            slope = stages[i].slope
-            mu = mu * (slope.unsqueeze(1) if adjoint.dim() == 3 else slope)
+            mu = mu * self._beside(stages[i].slope, adjoint)
             if gradient is not None:
                 self._accumulate(gradient, n, i, mu, stages[i].input)
             weight = self._interpolate(self.weight, n, i)
             if i == 0:
-                rows.addmm_(mu.view(rows.shape), weight, alpha=self.step)
+                self.operator.add_transposed_(rows, self._rows(mu), weight, self.step)
             else:
-                pulled[i] = (mu.view(rows.shape) @ weight).view(adjoint.shape)
+                pulled[i] = self.operator.transposed(self._rows(mu), weight).reshape(adjoint.shape)
                 adjoint.add_(pulled[i], alpha=self.step)
 
     def _reaching(self, i: int, adjoint: Tensor, pulled: dict[int, Tensor]) -> Tensor | None:
@@ -233,11 +246,12 @@ class Flow:
         if z is None:
             raise RuntimeError("weight gradients need a tape recorded with inputs=True")
         k, w = self.positions[n][i]
+        total = self.operator.bias_gradient(mu)
         if w == 0.0:
-            gradient[0][k].addmm_(mu.t(), z, alpha=self.step)
-            gradient[1][k].add_(mu.sum(0), alpha=self.step)
+            self.operator.add_weight_gradient_(gradient[0][k], mu, z, self.step)
+            gradient[1][k].add_(total, alpha=self.step)
             return
-        outer, total = mu.t() @ z, mu.sum(0)
+        outer = self.operator.weight_gradient(mu, z, self.weight.shape[1:])
         for knot, share in ((k, 1.0 - w), (k + 1, w)):
             gradient[0][knot].add_(outer, alpha=share * self.step)
             gradient[1][knot].add_(total, alpha=share * self.step)

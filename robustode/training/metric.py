@@ -1,4 +1,4 @@
-"""The inner product of training: Sobolev in depth, covariance of the states across the inputs of W and b."""
+"""The inner product of training: Sobolev in depth, second moment of the states across the inputs of W and b."""
 
 from __future__ import annotations
 
@@ -23,21 +23,22 @@ class Metric:
 
     Args:
         sobolev: the part in depth.
-        features: F; W is (knots, F, F), b (knots, F), and a path (knots, F² + F).
+        rows: length of b; W is (knots, rows, inputs) flattened, and a path (knots, rows · inputs + rows).
         whitening: ω in [0, 1).
 
     Source: the factor of the inputs of Martens and Grosse, Optimizing neural networks with Kronecker-factored
-    approximate curvature, ICML 2015; shrinkage as in Ledoit and Wolf, J. Multivariate Analysis 88 (2004).
+    approximate curvature, ICML 2015; for convolutions, whose inputs are patches, Grosse and Martens, ICML 2016;
+    shrinkage as in Ledoit and Wolf, J. Multivariate Analysis 88 (2004).
     """
 
-    def __init__(self, sobolev: Sobolev, features: int, whitening: float) -> None:
-        self._sobolev, self._features, self._whitening = sobolev, features, whitening
+    def __init__(self, sobolev: Sobolev, rows: int, whitening: float) -> None:
+        self._sobolev, self._rows, self._whitening = sobolev, rows, whitening
         self.moment: Tensor | None = None
         self._matrix: Tensor | None = None
         self._inverse: Tensor | None = None
 
     def observe(self, inputs: Iterable[Tensor]) -> None:
-        """Take the states x(t), each (batch, features), of one mini-batch into C."""
+        """Take what the rows of W are multiplied with in one mini-batch, each (n, inputs), into C."""
         if not self._whitening:
             return
         moments = [z.t() @ z / len(z) for z in (torch.cat([x, x.new_ones(len(x), 1)], 1) for x in inputs)]
@@ -45,7 +46,7 @@ class Metric:
         self.restore(new if self.moment is None else torch.lerp(new, self.moment, KEEP))
 
     def restore(self, moment: Tensor | None) -> None:
-        """Set the running second moment, (features + 1, features + 1)."""
+        """Set the running second moment, (inputs + 1, inputs + 1)."""
         self.moment = moment
         if moment is None or not bool(torch.isfinite(moment).all()):
             self._matrix = self._inverse = None
@@ -57,7 +58,7 @@ class Metric:
         self._inverse = torch.cholesky_inverse(torch.linalg.cholesky(matrix)).to(moment)
 
     def gradient(self, euclidean: Tensor) -> Tensor:
-        """Return v with ⟨v, u⟩ = Σ g u for every path u; g is the Euclidean gradient, (knots, F² + F)."""
+        """Return v with ⟨v, u⟩ = Σ g u for every path u; g is the Euclidean gradient."""
         return self._times(self._sobolev.gradient(euclidean), self._inverse)
 
     def inner(self, u: Tensor, v: Tensor) -> float:
@@ -68,6 +69,6 @@ class Metric:
         """Return [W, b] times a matrix of the inputs, as a path."""
         if matrix is None:
             return path
-        weight, bias = path[:, : -self._features], path[:, -self._features :]
-        joined = torch.cat([weight.unflatten(1, (self._features, -1)), bias[..., None]], dim=2) @ matrix
+        weight, bias = path[:, : -self._rows], path[:, -self._rows :]
+        joined = torch.cat([weight.unflatten(1, (self._rows, -1)), bias[..., None]], dim=2) @ matrix
         return torch.cat([joined[..., :-1].flatten(1), joined[..., -1]], dim=1)

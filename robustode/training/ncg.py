@@ -97,7 +97,7 @@ class NCGConfig:
 
 @dataclass(frozen=True)
 class Point:
-    """The direct problem solved for one mini-batch with one set of weights: x(T), the stored pass, the cost."""
+    """The direct problem solved for one mini-batch with one set of weights: x(T) as read, the stored pass, the cost."""
 
     state: Tensor
     tape: Tape
@@ -109,7 +109,8 @@ class NCG:
     inner product of `Metric`, and θ ← θ + ρ η d with η the minimiser of the cost of the linearised output, ρ the
     damping.
 
-    Weight and bias travel as one path (knots, features² + features).
+    Weight and bias travel as one path, (knots, features² + features) where W is dense. The state of the cost is what
+    the model reads of x(T).
 
     Source: Jaroudi et al., arXiv 2205.13933, section 4; metric in the inputs and damping added.
     """
@@ -152,7 +153,8 @@ class NCG:
         stages = point.tape.stages
         stride = max(1, len(stages) // OBSERVED)
         inputs = [stages[n][0].input for n in range(0, len(stages), stride)]
-        self._metric.observe([z[: len(point.state)] for z in inputs if z is not None])
+        columns, weight = self._model.operator.columns, self._model.weight[0]
+        self._metric.observe(columns(z[: len(point.state)], weight) for z in inputs if z is not None)
 
     def state(self) -> dict[str, Any]:
         """Return what `restore` needs beside the model's weights to go on to the bit."""
@@ -169,7 +171,7 @@ class NCG:
         return self._average.export(self._model)
 
     def path(self) -> Tensor:
-        """Return a copy of the weights as one path, (knots, features² + features)."""
+        """Return a copy of the weights as one path, (knots, size of the weight + size of the bias)."""
         return torch.cat([self._model.weight.detach().flatten(1), self._model.bias.detach()], dim=1)
 
     @torch.no_grad()
@@ -181,9 +183,10 @@ class NCG:
 
     @torch.no_grad()
     def at(self, x0: Tensor, y: Tensor) -> Point:
-        """Solve the direct problem for encoded inputs x(0), (batch, features), and keep the pass."""
+        """Solve the direct problem for encoded inputs x(0), (batch, *state), and keep the pass."""
         model = self._model
-        state, tape = model.flow.record(x0, inputs=True)
+        final, tape = model.flow.record(x0, inputs=True)
+        state = model.read(final)
         terminal = self._cost.terminal(state, y, classes=model.classes, rest=self._rest)
         return Point(state, tape, terms(terminal, self._cost.path(model.weight, model.bias, horizon=model.horizon)))
 
@@ -193,15 +196,15 @@ class NCG:
         model = self._model
         final = self._cost.terminal_gradient(point.state, y, classes=model.classes, rest=self._rest)
         gradient = self._cost.path_gradient(self.path(), horizon=model.horizon)
-        model.flow.adjoint(point.tape, final, self._split(gradient))
+        model.flow.adjoint(point.tape, model.read_transposed(final), self._split(gradient))
         return gradient
 
     @torch.no_grad()
     def line(self, point: Point, d: Tensor, y: Tensor) -> LinearisedCost:
         """Solve the sensitivity problem for the direction d, shaped as `path`: the cost of x(T) + η ξ(T)."""
         model, spacing = self._model, self._model.horizon / len(d)
-        start = torch.zeros_like(point.state)
-        tangent = model.flow.tangent(point.tape, start, *self._split(d))
+        start = model.read_transposed(torch.zeros_like(point.state))
+        tangent = model.read(model.flow.tangent(point.tape, start, *self._split(d)))
         products = (spacing * float((self.path() * d).sum()), spacing * float(d.square().sum()))
         return LinearisedCost(
             self._cost, point.state, tangent, y, classes=model.classes, rest=self._rest, path=products
@@ -232,5 +235,5 @@ class NCG:
         return point.terms.total, point
 
     def _split(self, path: Tensor) -> tuple[Tensor, Tensor]:
-        features = self._model.bias.shape[1]
-        return path[:, :-features].unflatten(1, (features, features)), path[:, -features:]
+        rows = self._model.bias.shape[1]
+        return path[:, :-rows].unflatten(1, self._model.weight.shape[1:]), path[:, -rows:]

@@ -11,6 +11,7 @@ from torch import nn
 
 from robustode.data.dataset import Data
 from robustode.errors import TrainingError, unknown
+from robustode.models.conv_snode import ConvSNODEConfig
 from robustode.models.registry import architecture
 from robustode.models.resnet import ResNetConfig
 from robustode.models.snode import SNODEConfig
@@ -25,6 +26,7 @@ _FROM_DATA = frozenset({"input_shape", "classes"})
 _SNODE = frozenset(SNODEConfig.model_fields) - _FROM_DATA
 _MODEL_OPTIONS = {
     "snode": _SNODE,
+    "conv-snode": frozenset(ConvSNODEConfig.model_fields) - _FROM_DATA,
     "layered": _SNODE - {"knots", "method"},
     "resnet": frozenset(ResNetConfig.model_fields) - _FROM_DATA,
 }
@@ -36,7 +38,7 @@ class Recipe:
     """A network and how to train it.
 
     Attributes:
-        arch: "snode", "layered" or "resnet".
+        arch: "snode", "conv-snode", "layered" or "resnet".
         model: configuration of the network, without input shape and classes, which the data bring.
         optimiser: `NCGConfig` or `SGDConfig`.
         data: name of the data set it was found for; None for the fallback.
@@ -104,6 +106,18 @@ _SNODES = (
     ),
     Recipe(arch="snode", data="spirals", model={"horizon": 10.0, "steps": 40, **_CENTRED}, optimiser=_SPIRALS_NCG),
 )
+_CONV = {"horizon": 5.0, "steps": 8, "activation": "relu", **_CENTRED}
+_SMALL_ADAM = SGDConfig(method="adam", epochs=12, batch=50, learning_rate=0.01)
+_LARGE_ADAM = SGDConfig(method="adam", epochs=4, batch=100, learning_rate=0.01)
+_CONVOLUTIONAL_SNODES = (
+    Recipe(arch="conv-snode", model=_CONV, optimiser=_SMALL_ADAM),
+    Recipe(arch="conv-snode", data="digits", model=_CONV, optimiser=_SMALL_ADAM),
+    Recipe(arch="conv-snode", data="mnist14", model=_CONV, optimiser=_LARGE_ADAM),
+    Recipe(arch="conv-snode", data="fashion-mnist14", model=_CONV, optimiser=_LARGE_ADAM),
+    Recipe(arch="conv-snode", data="mnist", model={"patch": 2, **_CONV}, optimiser=_LARGE_ADAM),
+    Recipe(arch="conv-snode", data="fashion-mnist", model={"patch": 2, **_CONV}, optimiser=_LARGE_ADAM),
+    Recipe(arch="conv-snode", data="cifar10", model={"patch": 2, "channels": 24, **_CONV}, optimiser=_LARGE_ADAM),
+)
 _TWINS = (
     Recipe(arch="layered", model={"steps": 15, **_CENTRED}, optimiser=_SMALL_SGD),
     Recipe(arch="layered", data="digits", model={"steps": 15}, optimiser=_SMALL_SGD),
@@ -139,7 +153,7 @@ PAPER = Recipe(
     ),
 )
 RECIPES: dict[tuple[str, str | None], Recipe] = {
-    (found.arch, found.data): found for found in (*_SNODES, *_TWINS, *_CONVOLUTIONAL)
+    (found.arch, found.data): found for found in (*_SNODES, *_CONVOLUTIONAL_SNODES, *_TWINS, *_CONVOLUTIONAL)
 }
 
 

@@ -27,9 +27,14 @@ def test_every_architecture_has_a_fallback_and_digits():
 @pytest.mark.parametrize("key", RECIPES, ids=lambda key: f"{key[0]}-{key[1]}")
 def test_every_recipe_builds_a_network_that_its_optimiser_trains(key):
     found = RECIPES[key]
-    shape = {"mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28), "moons": (2,), "spirals": (2,)}.get(
-        key[1], (1, 14, 14)
-    )
+    shapes = {
+        "mnist": (1, 28, 28),
+        "fashion-mnist": (1, 28, 28),
+        "cifar10": (3, 32, 32),
+        "moons": (2,),
+        "spirals": (2,),
+    }
+    shape = shapes.get(key[1], (1, 14, 14))
     source = data(shape=shape, classes=2, bounds=(-1.0, 2.0))
     model = build(found, source, seed=3)
     assert (model.arch, model.input_shape, model.classes, model.bounds) == (found.arch, shape, 2, (-1.0, 2.0))
@@ -69,7 +74,9 @@ def test_overrides_that_do_not_fit(arch, changes, message):
 
 
 def test_unknown_architecture_and_options():
-    message = "unknown architecture: expected one of layered, resnet, snode, got 'snod'. Did you mean 'snode'"
+    message = (
+        "unknown architecture: expected one of conv-snode, layered, resnet, snode, got 'snod'. Did you mean 'snode'"
+    )
     with pytest.raises(TrainingError, match=message):
         recipe("snod", "digits")
     with pytest.raises(TrainingError, match=message):
