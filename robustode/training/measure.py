@@ -18,7 +18,7 @@ def rest_point(model: nn.Module) -> float:
     """Return T σ(0), the final state of the origin under zero weights; 0 for a module without depth."""
     if not isinstance(model, SNODE):
         return 0.0
-    sigma = activation(model.flow.activation.name).apply_(torch.zeros((), dtype=torch.float64))
+    sigma = activation(model.config["activation"]).apply_(torch.zeros((), dtype=torch.float64))
     return model.horizon * float(sigma)
 
 

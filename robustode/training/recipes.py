@@ -23,7 +23,7 @@ _FROM_DATA = frozenset({"input_shape", "classes"})
 _SNODE = frozenset(SNODEConfig.model_fields) - _FROM_DATA
 _MODEL_OPTIONS = {
     "snode": _SNODE,
-    "layered": _SNODE - {"knots", "method"},
+    "layered": _SNODE - {"knots", "method", "rtol", "atol", "backend"},
     "resnet": frozenset(ResNetConfig.model_fields) - _FROM_DATA,
 }
 _COST_OPTIONS = frozenset(f.name for f in fields(Cost))
