@@ -62,9 +62,10 @@ def deploy_command(
     check_target(out, force=force)
     options.check_place(out.parent)
     facts = peek(model)
-    header, original = facts["header"], load_model(model, device=options.check_device(device))
+    header = facts["header"]
+    original = None if header is None else load_model(model, device=options.check_device(device))
     if header is None or not isinstance(original, SNODE):
-        got = "a model without a RobustODE header" if header is None else f"a {header.arch}"
+        got = "a model without RobustODE's header" if header is None else f"a {header.arch}"
         raise ModelError(f"deploy '{model}'", expected="a checkpoint of an sNODE", got=got)
     wanted = method or (None if steps is not None else "dopri5")
     deployed = original.with_solver(method=wanted, steps=steps, rtol=rtol, atol=atol, backend=backend)
