@@ -37,6 +37,10 @@ class ModelError(RobustODEError):
     """A model or checkpoint cannot be used as a classifier."""
 
 
+class SolverError(RobustODEError):
+    """An adaptive solver cannot finish, or does not know an option."""
+
+
 class DataError(RobustODEError):
     """A data source is missing, malformed or does not fit the model."""
 

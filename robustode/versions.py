@@ -6,7 +6,7 @@ import platform
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-LIBRARIES = ("robustode", "torch", "numpy", "torchdiffeq", "foolbox", "torchattacks")
+LIBRARIES = ("robustode", "torch", "numpy", "torchdiffeq", "torchode", "foolbox", "torchattacks")
 
 
 def versions(names: Sequence[str] = LIBRARIES) -> dict[str, str]:

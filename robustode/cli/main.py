@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from robustode import __version__
-from robustode.cli import data, evaluate, generate, listing, report, train, uncertainty, verify
+from robustode.cli import data, deploy, evaluate, generate, listing, report, train, uncertainty, verify
 from robustode.errors import OptionError, RobustODEError
 
 # Before torch starts its threads: on a machine that does other work too, threads that wait by spinning slow everything
@@ -34,6 +34,7 @@ app = typer.Typer(
 app.command("eval")(evaluate.eval_command)
 app.command("run")(evaluate.run_command)
 app.command("train")(train.train_command)
+app.command("deploy")(deploy.deploy_command)
 app.command("generate")(generate.generate_command)
 app.command("report")(report.report_command)
 app.command("verify")(verify.verify_command)

@@ -17,7 +17,8 @@ class Counted(nn.Module):
     Attributes:
         forwards, backwards: rows so far, times `draws`. A cotangent of the fused sweep counts as one backward row.
         draws: passes of the model in one answer; more than one where answers are averaged (`Averaged`).
-        nfe: evaluations of the right-hand side in one pass, where the model says.
+        nfe: evaluations of the right-hand side in one pass, where that is one number; None for an adaptive solver,
+            whose evaluations are then counted as they happen (`evaluations`).
     """
 
     def __init__(self, model: Classifier) -> None:
@@ -27,11 +28,32 @@ class Counted(nn.Module):
         self.draws = int(getattr(model, "draws", 1))
         self.forwards = self.backwards = 0
         self.nfe: float | None = getattr(model, "nfe", None)
+        self._taken: Tensor | None = None
+        self._rows: Tensor | None = None
+
+    @property
+    def evaluations(self) -> float | None:
+        """Evaluations of the right-hand side in all forwards so far, summed over rows; None where unknown.
+
+        On a fixed grid that is `forwards` times `nfe`; under an adaptive solver it is what each row really took (the
+        model's `last_nfe`). A tangent is taken along the stages of a pass and counts as much as that pass; backwards
+        are not in it.
+        """
+        if self.nfe is not None:
+            return self.forwards * self.nfe
+        return None if self._taken is None else float(self._taken)
+
+    @property
+    def row_evaluations(self) -> Tensor | None:
+        """The same for each row, (rows,) float64: known if every pass had the same number of rows under an adaptive
+        solver, as where an attack drives a whole batch; None otherwise."""
+        return self._rows if self._rows is not None and len(self._rows) else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits of the model and count."""
         self.forwards += len(x) * self.draws
         logits = self.bare(x)
+        self.add(getattr(self.bare, "last_nfe", None))
         if logits.requires_grad:
             logits = logits.view_as(logits)
             logits.register_hook(self._arrived)
@@ -43,16 +65,31 @@ class Counted(nn.Module):
     def linearise(self, x: Tensor) -> Linearisation:
         """Return the model's own linearisation, counted."""
         self.forwards += len(x) * self.draws
-        return _CountedLinearisation(linearise(self.bare, x), self)
+        linear = linearise(self.bare, x)
+        taken = getattr(self.bare, "last_nfe", None)
+        self.add(taken)
+        return _CountedLinearisation(linear, self, taken)
+
+    def add(self, taken: Tensor | None) -> None:
+        """Count the evaluations that the rows of a pass took, (rows,), where the model says."""
+        if taken is None:
+            return
+        rows = taken.double()
+        if self._taken is None or self._rows is None:
+            self._taken, self._rows = rows.sum(), rows
+        else:
+            self._taken = self._taken + rows.sum()
+            self._rows = self._rows + rows if len(self._rows) == len(rows) else rows[:0]
 
     def reset(self) -> None:
         """Start counting again."""
         self.forwards = self.backwards = 0
+        self._taken = self._rows = None
 
 
 class _CountedLinearisation:
-    def __init__(self, linear: Linearisation, counted: Counted) -> None:
-        self._linear, self._counted = linear, counted
+    def __init__(self, linear: Linearisation, counted: Counted, taken: Tensor | None) -> None:
+        self._linear, self._counted, self._taken = linear, counted, taken
         self.logits = linear.logits
 
     def vjp(self, cotangent: Tensor) -> Tensor:
@@ -61,4 +98,5 @@ class _CountedLinearisation:
 
     def jvp(self, delta: Tensor) -> Tensor:
         self._counted.forwards += len(delta) * self._counted.draws
+        self._counted.add(self._taken)
         return self._linear.jvp(delta)

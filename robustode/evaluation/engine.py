@@ -126,6 +126,7 @@ def _attempt(
                 x_adv = result.x_adv if result.returned is None else result.returned
             seconds = time.perf_counter() - started
             forwards, backwards = _passes(subject.counted, result, len(x))
+            nfe = _evaluations(subject.counted, forwards)
             if x_adv.shape != x.shape:
                 raise AttackError("points returned", expected=f"shape {tuple(x.shape)}", got=tuple(x_adv.shape))
             verdict = subject.judge.judge(x, x_adv.to(x), y, norm=attack.norm, eps=eps)
@@ -133,8 +134,8 @@ def _attempt(
         text = str(error).strip().splitlines()
         return f"{type(error).__name__}: {text[0] if text else ''}"[:500], seconds or time.perf_counter() - started
     messages = tuple(own or refused for own, refused in zip(said, verdict.message, strict=True))
-    outcome = Outcome(verdict=verdict, result=result, forwards=forwards, backwards=backwards, messages=messages)
-    return outcome, seconds
+    passes = {"forwards": forwards, "backwards": backwards, "nfe": nfe}
+    return Outcome(verdict=verdict, result=result, messages=messages, **passes), seconds
 
 
 @contextmanager
@@ -173,3 +174,17 @@ def _passes(counted: Counted, result: AttackResult | None, batch: int) -> tuple[
         share = torch.full((batch,), total / max(batch, 1), dtype=torch.float64)
         out.append(own if own is not None and agrees else share)
     return out[0], out[1]
+
+
+def _evaluations(counted: Counted, forwards: Tensor) -> Tensor | None:
+    """Evaluations of the right-hand side for each sample.
+
+    On a fixed grid passes times their number; under an adaptive solver those of the sample's own row where every pass
+    had the whole batch, else the total shared over the samples as the forwards are.
+    """
+    if counted.nfe is not None:
+        return forwards * counted.nfe
+    own, total = counted.row_evaluations, counted.evaluations
+    if own is not None and len(own) == len(forwards):
+        return own
+    return None if total is None else forwards * (total / max(counted.forwards, 1))

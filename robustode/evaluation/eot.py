@@ -23,10 +23,16 @@ class Averaged(nn.Module):
         self.model, self.draws = model, draws
         self.bounds, self.classes, self.input_shape = model.bounds, model.classes, model.input_shape
         self.nfe: float | None = getattr(model, "nfe", None)
+        self.last_nfe: Tensor | None = None  # of an adaptive model: of all draws together, (batch,)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the mean logits."""
-        return torch.stack([self.model(x) for _ in range(self.draws)]).mean(0)
+        answers, taken = [], []
+        for _ in range(self.draws):
+            answers.append(self.model(x))
+            taken.append(getattr(self.model, "last_nfe", None))
+        self.last_nfe = None if taken[0] is None else torch.stack(taken).sum(0)
+        return torch.stack(answers).mean(0)
 
 
 @torch.no_grad()

@@ -52,6 +52,7 @@ class Outcome:
         verdict: the judge's.
         result: what the attack said; None for stored points.
         forwards, backwards: (batch,) float64, passes for each sample.
+        nfe: (batch,) float64, evaluations of the right-hand side for each sample, where the model says.
         messages: one for each sample, "" if there is nothing to say.
     """
 
@@ -59,6 +60,7 @@ class Outcome:
     result: AttackResult | None
     forwards: Tensor
     backwards: Tensor
+    nfe: Tensor | None
     messages: tuple[str, ...]
 
 
@@ -91,7 +93,7 @@ def make_rows(
         elif isinstance(outcome, str):
             found = _failed_to_run(outcome)
         else:
-            found = _found(outcome, place[row], subject.counted.nfe)
+            found = _found(outcome, place[row])
         answers = {"sample": sample, "label": label, "clean_pred": pred, "clean_margin": margin}
         rows.append({**fixed, **answers, **found})
     return rows
@@ -108,18 +110,17 @@ def _failed_to_run(message: str) -> dict[str, Any]:
     return {"status": Status.ERROR.value, "distance": math.inf, "message": message, **dict.fromkeys(unknown)}
 
 
-def _found(outcome: Outcome, i: int, nfe: float | None) -> dict[str, Any]:
+def _found(outcome: Outcome, i: int) -> dict[str, Any]:
     verdict, result = outcome.verdict, outcome.result
-    forwards = float(outcome.forwards[i])
     kkt = math.nan if result is None or result.kkt is None else float(result.kkt[i])
     return {
         "status": (Status.SUCCESS if bool(verdict.success[i]) else Status.FAILED).value,
         "distance": float(verdict.distance[i]),
         "adv_pred": int(verdict.pred[i]),
         "adv_margin": float(verdict.margin[i]),
-        "forwards": forwards,
+        "forwards": float(outcome.forwards[i]),
         "backwards": float(outcome.backwards[i]),
-        "nfe": None if nfe is None else forwards * nfe,
+        "nfe": None if outcome.nfe is None else float(outcome.nfe[i]),
         "converged": None if result is None or result.converged is None else bool(result.converged[i]),
         "kkt": kkt if math.isfinite(kkt) else None,
         "message": outcome.messages[i],

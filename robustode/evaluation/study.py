@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,16 @@ COSTS = {"squared": Cost(mu1=1.0, mu2=0.0), "ce": Cost(mu1=0.0, mu2=1.0)}
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """One cell of the factorial: levels of the factors and the optimiser that they give."""
+    """One cell of the factorial: levels of the factors and the optimiser that they give.
+
+    Attributes:
+        higher: whether it stops at the higher target of the data.
+    """
 
     name: str
     levels: dict[str, str]
     optimiser: NCGConfig | SGDConfig
+    higher: bool = False
 
 
 class _Table(BaseModel):
@@ -48,6 +53,7 @@ class StudyData(_Table):
         train, validation: training images drawn and, apart from them, held out to stop by.
         seeds: replications, numbered from 0.
         target: validation accuracy at which every arm stops.
+        higher_target: that of extra arms with `higher = true`.
     """
 
     name: str
@@ -55,6 +61,7 @@ class StudyData(_Table):
     validation: int = Field(ge=1)
     seeds: int = Field(ge=1)
     target: float = Field(gt=0, le=1)
+    higher_target: float = Field(default=1.0, gt=0, le=1)
 
 
 class Evaluation(_Table):
@@ -100,7 +107,7 @@ class Study(_Table):
         checks: how often an epoch the target is asked.
         factors: levels in use, a part of `FACTORS`.
         settings: optimiser options; each table holds levels that an arm must have, and options for it. Later ones win.
-        extra: further arms: `name`, one level of every factor, and options.
+        extra: further arms: `name`, one level of every factor, options, and `higher`.
     """
 
     kind: str
@@ -143,8 +150,9 @@ class Study(_Table):
         found = [self._arm("-".join(levels), dict(zip(FACTORS, levels, strict=True)), {}) for levels in cells]
         for table in self.extra:
             levels = {factor: table.get(factor, "") for factor in FACTORS}
-            options = {key: value for key, value in table.items() if key not in (*FACTORS, "name")}
-            found.append(self._arm(table.get("name", ""), levels, options))
+            options = {key: value for key, value in table.items() if key not in (*FACTORS, "name", "higher")}
+            arm = self._arm(table.get("name", ""), levels, options)
+            found.append(replace(arm, higher=bool(table.get("higher", False))))
         return tuple(found)
 
     def _arm(self, name: str, levels: dict[str, str], own: Mapping[str, Any]) -> Arm:
@@ -158,14 +166,13 @@ class Study(_Table):
         base: NCGConfig | SGDConfig = NCGConfig() if levels["optimiser"] == "ncg" else SGDConfig()
         if levels["optimiser"] != "ncg":
             base = base.replace(method=levels["optimiser"])
-        optimiser = base.replace(cost=COSTS[levels["cost"]], **options, **own)
+        optimiser = base.replace(cost=COSTS[levels["cost"]], **{**options, **own})
         return Arm(name=name, levels=levels, optimiser=optimiser)
 
     @property
     def hash(self) -> str:
-        """Digest of everything that a number of the study depends on."""
-        arms = [{"name": arm.name, **arm.levels, **asdict(arm.optimiser)} for arm in self.arms]
-        return digest({**self.model_dump(mode="json", exclude={"title", "settings", "extra"}), "arms": arms})
+        """Digest of the study without its title."""
+        return digest(self.model_dump(mode="json", exclude={"title"}))
 
 
 def is_study(name: str) -> bool:

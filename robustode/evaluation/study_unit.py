@@ -38,6 +38,11 @@ class StudyUnit:
     seed: int
 
     @property
+    def target(self) -> float:
+        """Validation accuracy at which it stops."""
+        return self.plan.higher_target if self.arm.higher else self.plan.target
+
+    @property
     def name(self) -> str:
         """DATA/ARM-SEED."""
         return f"{self.plan.name}/{self.arm.name}-{self.seed}"
@@ -68,7 +73,7 @@ def run_unit(study: Study, unit: StudyUnit, folder: Path, *, data_root: Path | N
     drawn = load_data(plan.name, split="train", limit=plan.train + plan.validation, seed=unit.seed, root=data_root)
     train, validation = holdout(drawn, plan.validation, seed=unit.seed)
     model = initial(study, unit, train)
-    stopping = Stopping(target=plan.target, checks=study.checks)
+    stopping = Stopping(target=unit.target, checks=study.checks)
     failure = None
     try:
         result = fit(model, train, recipe=unit.arm.optimiser, validation=validation, stopping=stopping, seed=unit.seed)
@@ -113,11 +118,12 @@ def attack(study: Study, model: SNODE, data: str, data_root: Path | None, **chan
 
 
 def _facts(study: Study, unit: StudyUnit, result: TrainingResult, failure: str | None) -> dict[str, Any]:
-    target, reached = unit.plan.target, result.validation_accuracy
+    target, reached = unit.target, result.validation_accuracy
     return {
         "data": unit.plan.name,
         "arm": unit.arm.name,
         "seed": unit.seed,
+        "higher": unit.arm.higher,
         **unit.arm.levels,
         "study": study.hash,
         "target": target,

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustode.errors import ModelError
 from robustode.models.registry import is_own
 
 PLAIN = (bool, int, float, str, type(None))
@@ -36,7 +35,7 @@ def model_hash(model: nn.Module) -> str:
 
 def _configuration(model: Any) -> Any:
     if is_own(model):
-        return [model.arch, _own(model)]
+        return [model.arch, model.config]
     return {
         name: [
             type(part).__qualname__,
@@ -56,13 +55,6 @@ def _source(cls: type) -> str:
         return inspect.getsource(cls)
     except (OSError, TypeError):  # made in an interactive session
         return ""
-
-
-def _own(model: Any) -> Any:
-    try:
-        return model.config
-    except ModelError:  # a re-discretised view, which has a configuration only in words
-        return model.extra_repr()
 
 
 def _is_plain(name: str, value: object) -> bool:

@@ -39,7 +39,7 @@ class Layered(SNODE):
             for parameter in (self.weight, self.bias):
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) / self._config.features)
 
-    def at_steps(self, steps: int, method: str | None = None) -> SNODE:
+    def with_solver(self, **changes: Any) -> SNODE:
         """Refuse: independent layers are not a function of depth."""
         raise ModelError(
             "a layered model cannot be re-discretised", fix="Use an sNODE, whose weights are a path in depth."

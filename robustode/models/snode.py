@@ -12,14 +12,19 @@ from torch import Tensor, nn
 from robustode.errors import ModelError
 from robustode.models.config import validated
 from robustode.solvers.activations import activation
+from robustode.solvers.adaptive import AdaptiveSolver, changed_solver, chosen_solver
 from robustode.solvers.depth import knot_depths, smoothness
+from robustode.solvers.field import Field as RightHandSide
 from robustode.solvers.flow import Flow, Solve
 from robustode.solvers.operators import Dense, Operator
 from robustode.solvers.tableau import tableau
 
 
 class SNODEConfig(BaseModel):
-    """Everything that defines an sNODE except its weights."""
+    """Everything that defines an sNODE except its weights.
+
+    `rtol`, `atol` and `backend` belong to the adaptive methods, which do not use `steps`; see `AdaptiveSolver`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -30,6 +35,9 @@ class SNODEConfig(BaseModel):
     knots: int = Field(ge=1)
     activation: str = "tanh"
     method: str = "euler"
+    rtol: float | None = None
+    atol: float | None = None
+    backend: str | None = None
     bounds: tuple[float, float] = (0.0, 1.0)
     background: float = 0.0
     foreground: float = -1.0
@@ -44,10 +52,17 @@ class SNODEConfig(BaseModel):
         """Shape of the weight at one depth; the bias has as many components as the weight has rows."""
         return (self.features, self.features)
 
+    @property
+    def solver(self) -> AdaptiveSolver | None:
+        """The adaptive solver; None for a fixed-step method."""
+        return chosen_solver(self.method, self.rtol, self.atol, self.backend)
+
     @model_validator(mode="after")
     def _check(self) -> SNODEConfig:
         activation(self.activation)
-        tableau(self.method)
+        if (solver := self.solver) is not None:  # what is deployed stands in the checkpoint, defaults included
+            for name in ("rtol", "atol", "backend"):
+                object.__setattr__(self, name, getattr(solver, name))
         if not self.input_shape or min(self.input_shape) < 1:
             raise ValueError(f"input_shape: expected positive sizes, got {self.input_shape}")
         if self.steps < self.knots:
@@ -83,10 +98,11 @@ class SNODE(nn.Module):
         input_shape: shape of one sample; the state has prod(input_shape) components.
         classes: number of classes K, 2 ≤ K ≤ features.
         horizon: final depth T > 0.
-        steps: number of equal steps N ≥ knots.
+        steps: number of equal steps N ≥ knots; not used by adaptive methods.
         knots: number of knots of the weights; default `steps`.
         activation: "tanh", "sigmoid", "relu" or another of `robustode.solvers.activations`.
-        method: "euler", "midpoint" or "rk4" (the 3/8 rule, as in torchdiffeq).
+        method: "euler", "midpoint" or "rk4" (the 3/8 rule, as in torchdiffeq); or an adaptive one.
+        rtol, atol, backend: of an adaptive method, as in `AdaptiveSolver`; each has a default there.
         bounds: (lo, hi) of valid inputs; `forward` does not check them.
         background, foreground: encoded values of lo and hi.
         seed: seed of the initial weights: N(0, 1/features²) at integer depths, a cubic spline between.
@@ -107,7 +123,6 @@ class SNODE(nn.Module):
         self._config = validated(self.schema, config, what="sNODE configuration")
         self.weight = nn.Parameter(torch.empty(self._config.knots, *self._config.weight_shape))
         self.bias = nn.Parameter(torch.empty(self._config.knots, self._config.weight_shape[0]))
-        self._steps, self._method = self._config.steps, self._config.method
         self.initialise(torch.Generator().manual_seed(seed))
 
     def initialise(self, generator: torch.Generator) -> None:
@@ -125,17 +140,16 @@ class SNODE(nn.Module):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> SNODE:
-        """Build the model that `config` describes, with weights to be loaded."""
+        """Build the model that `config` describes, with weights to be loaded; it may be a view's."""
+        steps, knots = config.get("steps"), config.get("knots")
+        if isinstance(steps, int) and isinstance(knots, int) and 1 <= steps < knots:  # a coarse view that was saved
+            return cls(**{**config, "steps": knots}).with_solver(steps=steps)
         return cls(**config)
 
     @property
     def config(self) -> dict[str, Any]:
         """The JSON-able configuration that `from_config` takes."""
-        if (self._steps, self._method) != (self._config.steps, self._config.method):
-            raise ModelError(
-                "a re-discretised view has no configuration of its own", fix="Save the model it was made from."
-            )
-        return self._config.model_dump(mode="json")
+        return self._config.model_dump(mode="json", exclude_none=True)
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -159,13 +173,23 @@ class SNODE(nn.Module):
 
     @property
     def steps(self) -> int:
-        """Number of steps of the solver."""
-        return self._steps
+        """Number of steps of the fixed grid."""
+        return self._config.steps
 
     @property
-    def nfe(self) -> int:
-        """Evaluations of the right-hand side in one forward pass."""
-        return self._steps * tableau(self._method).stages
+    def solver(self) -> AdaptiveSolver | None:
+        """The adaptive solver of the forward pass; None on a fixed grid."""
+        return self._config.solver
+
+    @property
+    def nfe(self) -> int | None:
+        """Evaluations of the right-hand side in one forward pass; None if it depends on the input, see `last_nfe`."""
+        return self._config.steps * tableau(self._config.method).stages if self.solver is None else None
+
+    @property
+    def last_nfe(self) -> Tensor | None:
+        """Evaluations for each sample of the last forward pass, (batch,) int64; None on a fixed grid and before it."""
+        return getattr(self, "_last_nfe", None)
 
     @property
     def smoothness(self) -> float:
@@ -175,13 +199,16 @@ class SNODE(nn.Module):
 
     @property
     def flow(self) -> Flow:
-        """The discrete flow x(0) → x(T) with the present weights."""
+        """The discrete flow x(0) → x(T) with the present weights; raises `ModelError` if the method is adaptive."""
+        if self.solver is not None:
+            fix = "Take a fixed grid: model.with_solver(method='rk4', steps=N)."
+            raise ModelError("fused sweep", expected="a fixed-step method", got=f"{self.solver}", fix=fix)
         return Flow(
             weight=self.weight,
             bias=self.bias,
             horizon=self.horizon,
-            steps=self._steps,
-            tableau=tableau(self._method),
+            steps=self._config.steps,
+            tableau=tableau(self._config.method),
             activation=activation(self._config.activation),
             operator=self.operator,
         )
@@ -215,6 +242,13 @@ class SNODE(nn.Module):
     def final_state(self, x: Tensor) -> Tensor:
         """Return x(T) as it is `read`, (batch, features), for inputs (batch, *input_shape)."""
         self.check_shape(x)
+        if (solver := self.solver) is not None:
+            x0, sigma = self.encode(x), activation(self._config.activation)
+            shape = tuple(x0.shape[1:])
+            field = RightHandSide(self.weight, self.bias, self.horizon, sigma, self.operator, shape)
+            solution = solver.solve(field, x0.flatten(1))
+            self._last_nfe = solution.nfe
+            return self.read(solution.state.unflatten(1, shape))
         if not torch.is_grad_enabled():  # nothing is recorded
             return self.read(self.flow.forward(self.encode(x)))
         return self.read(Solve.apply(self.encode(x), self.weight, self.bias, self.flow))  # type: ignore[arg-type]
@@ -224,20 +258,41 @@ class SNODE(nn.Module):
         return self.final_state(x)[:, : self.classes]
 
     def at_steps(self, steps: int, method: str | None = None) -> SNODE:
-        """Return the same network on another grid: a view that shares the weights and takes `steps` steps.
+        """Return the same network on another grid, `with_solver(steps=steps, method=method)`.
 
         θ is a function of depth, so fewer steps than knots are allowed here: this is the coarse model of a multilevel
         attack.
 
         Raises:
-            ModelError: steps < 1 or an unknown method.
+            ModelError: steps < 1, or a method that is unknown or adaptive.
         """
-        if steps < 1:
-            raise ModelError("at_steps", expected="at least 1 step", got=steps)
+        return self.with_solver(steps=steps, method=method)
+
+    def with_solver(
+        self,
+        *,
+        method: str | None = None,
+        steps: int | None = None,
+        rtol: float | None = None,
+        atol: float | None = None,
+        backend: str | None = None,
+    ) -> SNODE:
+        """Return the same network under another solver: a view that shares the weights and has a `config` of its own.
+
+        Args:
+            method: fixed-step or adaptive; None keeps the model's own.
+            steps: steps N ≥ 1 of a fixed-step method; None keeps the model's own.
+            rtol, atol, backend: of an adaptive method, see `AdaptiveSolver`; None keeps the model's own, or is the
+                default.
+
+        Raises:
+            ModelError: an unknown method, a value out of its range, or one that the method does not have.
+        """
         view = object.__new__(type(self))
         nn.Module.__init__(view)
-        view._config, view.weight, view.bias = self._config, self.weight, self.bias
-        view._steps, view._method = int(steps), tableau(method or self._method).name
+        changes = changed_solver(self._config, method=method, steps=steps, rtol=rtol, atol=atol, backend=backend)
+        view._config = self._config.model_copy(update=changes)
+        view.weight, view.bias = self.weight, self.bias
         view.train(self.training)
         return view
 
@@ -253,5 +308,5 @@ class SNODE(nn.Module):
     def extra_repr(self) -> str:
         """Configuration shown by `repr`."""
         c = self._config
-        grid = f"T={c.horizon:g}, {self._steps} {self._method} steps, {c.knots} knots"
+        grid = f"T={c.horizon:g}, {self.solver or f'{c.steps} {c.method} steps'}, {c.knots} knots"
         return f"{c.features} features, {c.classes} classes, {c.activation}, {grid}"

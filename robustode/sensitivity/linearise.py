@@ -139,10 +139,12 @@ class AutogradLinearisation:
 def linearise(model: Classifier, x: Tensor) -> Linearisation:
     """Run the model once at `x` (batch, *input_shape) and return its logits with Jacobian products.
 
-    A model may bring its own method `linearise(x)` (the harness does, to count passes); an sNODE uses the fused sweep,
-    any other module plain autograd.
+    A model may bring its own method `linearise(x)` (the harness does, to count passes); an sNODE on a fixed grid uses
+    the fused sweep, an adaptive one and any other module plain autograd.
     """
     own = getattr(model, "linearise", None)
     if own is not None:
         return own(x)
-    return FusedLinearisation(model, x) if isinstance(model, SNODE) else AutogradLinearisation(model, x)
+    if isinstance(model, SNODE) and model.solver is None:
+        return FusedLinearisation(model, x)
+    return AutogradLinearisation(model, x)

@@ -42,7 +42,7 @@ class Operator(ABC):
 
     @abstractmethod
     def columns(self, z: Tensor, weight: Tensor) -> Tensor:
-        """Return all that one row of K, flattened, is multiplied with: (rows, K[0].numel()), for K of weight's shape."""
+        """Return all that a row of K is multiplied with: (n, size of a row), for a K of the shape of `weight`."""
 
     def affine(self, z: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Return K z + b, always a new tensor."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from robustode.data.dataset import Data
 from robustode.models.base import parameters_like
 from robustode.models.snode import SNODE
+from robustode.solvers.activations import activation
 from robustode.training.cost import Cost, Terms, terms
 
 CHUNK = 1000  # samples evaluated at a time
@@ -15,7 +16,9 @@ CHUNK = 1000  # samples evaluated at a time
 
 def rest_point(model: nn.Module) -> float:
     """Return T σ(0), the final state of the origin under zero weights; 0 for a module without depth."""
-    return model.horizon * model.flow.activation.at_zero if isinstance(model, SNODE) else 0.0
+    if not isinstance(model, SNODE):
+        return 0.0
+    return model.horizon * activation(model.config["activation"]).at_zero
 
 
 def class_count(model: nn.Module, state: Tensor) -> int:

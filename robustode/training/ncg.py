@@ -92,6 +92,9 @@ class NCGConfig:
         if not isinstance(model, SNODE):
             fix = "Train it with SGDConfig."
             raise TrainingError("NCG", expected="an sNODE or layered model", got=type(model).__name__, fix=fix)
+        if model.solver is not None:
+            fix = "Train on a fixed grid (method euler, midpoint or rk4), then: robustode deploy."
+            raise TrainingError("NCG", expected="a fixed-step method", got=f"{model.solver}", fix=fix)
         return NCG(model, self, batches)
 
 

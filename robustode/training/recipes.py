@@ -27,7 +27,7 @@ _SNODE = frozenset(SNODEConfig.model_fields) - _FROM_DATA
 _MODEL_OPTIONS = {
     "snode": _SNODE,
     "conv-snode": frozenset(ConvSNODEConfig.model_fields) - _FROM_DATA,
-    "layered": _SNODE - {"knots", "method"},
+    "layered": _SNODE - {"knots", "method", "rtol", "atol", "backend"},
     "resnet": frozenset(ResNetConfig.model_fields) - _FROM_DATA,
 }
 _COST_OPTIONS = frozenset(f.name for f in fields(Cost))

@@ -123,3 +123,40 @@ def test_it_knows_what_the_model_knows():
     assert counted.nfe == 12
     assert Counted(Averaged(random_snode(), 2)).nfe == 12
     assert Counted(random_affine()).nfe is None
+
+
+def test_evaluations_of_an_adaptive_solver_are_those_taken(x):
+    model = random_snode(scale=3.0).with_solver(method="dopri5", rtol=1e-7)
+    counted = Counted(model)
+    assert (counted.nfe, counted.evaluations, counted.row_evaluations) == (None, None, None)
+    model(x)
+    each = model.last_nfe
+    assert len(set(each.tolist())) > 1
+    counted(x)
+    counted(x)
+    assert counted.evaluations == 2 * int(each.sum())
+    assert counted.row_evaluations.tolist() == (2 * each).tolist()
+    linear = linearise(counted, x)
+    linear.vjp(torch.ones(N, CLASSES, dtype=x.dtype))
+    assert counted.evaluations == 3 * int(each.sum())
+    linear.jvp(torch.ones_like(x))
+    assert counted.evaluations == 4 * int(each.sum())
+    counted(x[:2])
+    assert counted.evaluations == 4 * int(each.sum()) + int(each[:2].sum())
+    assert counted.row_evaluations is None
+    counted(x)
+    assert counted.row_evaluations is None
+    counted.reset()
+    assert (counted.evaluations, counted.row_evaluations) == (None, None)
+    averaged = Counted(Averaged(model, 3))
+    averaged(x)
+    assert averaged.row_evaluations.tolist() == (3 * each).tolist()
+
+
+def test_evaluations_on_a_fixed_grid_are_passes_times_stages(x):
+    counted = Counted(random_snode(method="rk4"))
+    counted(x)
+    assert (counted.evaluations, counted.row_evaluations) == (N * 48, None)
+    unknown = Counted(random_affine())
+    unknown(x)
+    assert unknown.evaluations is None
