@@ -109,9 +109,9 @@ def read_study_run(study: Study, out: Path) -> StudyRun:
 
 def nearest(unit: StudyUnit, records: pd.DataFrame) -> pd.DataFrame:
     """Return the smallest distance of every sample and norm."""
-    found = records.groupby(["norm", "sample"], sort=True)
-    out = found["distance"].min().reset_index()
-    out["clean"] = (found["status"].first() != "misclassified").to_numpy()
+    marked = records.assign(clean=records["status"] != "misclassified")
+    found = marked.groupby(["norm", "sample"], sort=True, as_index=False)
+    out = pd.DataFrame(found.agg({"distance": "min", "clean": "first"}))
     out.insert(0, "seed", unit.seed)
     out.insert(0, "arm", unit.arm.name)
     out.insert(0, "data", unit.plan.name)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -155,7 +156,7 @@ def _measures(study: Study, model: SNODE, test: Data, data_root: Path | None) ->
         grids[str(steps)] = {
             "accuracy": float((pred == some.y).double().mean()),
             "agreement": float((pred == labels).double().mean()),
-            "median_distance": _median(records["distance"]),
+            "median_distance": _median(records),
         }
     return {
         "test_accuracy": evaluate(model, test, Cost())[0],
@@ -170,6 +171,6 @@ def _accuracy(model: SNODE, x: Tensor, y: Tensor) -> float:
     return float((model(x).argmax(1) == y).double().mean())
 
 
-def _median(distances: pd.Series) -> float | None:
-    value = float(distances.median())
+def _median(records: pd.DataFrame) -> float | None:
+    value = float(np.median(records["distance"].to_numpy()))
     return value if math.isfinite(value) else None

@@ -69,7 +69,9 @@ def _name(data: Data) -> str:
 
 
 def _text(value: Any) -> str:
-    return f"{type(value).__name__} {json.dumps(asdict(value), sort_keys=True)}" if is_dataclass(value) else str(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return f"{type(value).__name__} {json.dumps(asdict(value), sort_keys=True)}"
+    return str(value)
 
 
 def _short(text: str) -> str:

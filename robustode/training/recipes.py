@@ -84,14 +84,17 @@ class Recipe:
 
 _CENTRED = {"background": -1.0, "foreground": 1.0}  # for data whose lower bound is not a background
 _STAGES = {"width": 16, "blocks": (1, 1)}
-_SMALL_NCG = NCGConfig(epochs=25, batch=100, length=0.3, averaging=2.0)
+_PLAIN = NCGConfig(
+    whitening=0.0, damping="constant", length=0.3
+)  # small data, where the metric in the inputs brings little
+_SMALL_NCG = _PLAIN.replace(epochs=25, batch=100, averaging=2.0)
 _SMALL_SGD = SGDConfig(epochs=40, batch=50, learning_rate=1.0)
 _SMALL_RESNET = SGDConfig(epochs=15, batch=50, learning_rate=0.1, weight_decay=5e-4)
 _LARGE_NCG = NCGConfig(epochs=8, batch=500, iterations=2, length=0.3, averaging=0.3)
 _LARGE_SGD = SGDConfig(epochs=12, batch=100, learning_rate=1.0)
 _LARGE_RESNET = SGDConfig(epochs=4, batch=100, learning_rate=0.1, weight_decay=5e-4)
-_MOONS_NCG = NCGConfig(epochs=20, batch=1000, iterations=10, length=0.3, averaging=1.0)
-_SPIRALS_NCG = NCGConfig(epochs=30, batch=500, iterations=20, length=0.1, averaging=1.0)
+_MOONS_NCG = _PLAIN.replace(epochs=20, iterations=10)
+_SPIRALS_NCG = _PLAIN.replace(epochs=30, batch=500, iterations=20, length=0.1)
 _SPIRALS_ADAM = SGDConfig(method="adam", epochs=60, batch=50, learning_rate=0.02)
 
 _SNODES = (
