@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from robustode.errors import ProtocolError, TrainingError, unknown
 from robustode.evaluation.protocol import digest
-from robustode.models.snode import SNODEConfig
+from robustode.models.snode_config import SNODEConfig
 from robustode.resources import read_toml, shipped
 from robustode.training.cost import Cost
 from robustode.training.ncg import NCGConfig

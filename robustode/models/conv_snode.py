@@ -9,7 +9,8 @@ from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn import functional
 
-from robustode.models.snode import SNODE, SNODEConfig
+from robustode.models.snode import SNODE
+from robustode.models.snode_config import SNODEConfig
 from robustode.solvers.operators import Convolution, Operator
 
 

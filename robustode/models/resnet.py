@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from robustode.errors import ModelError
 from robustode.models.config import validated
 from robustode.models.normalise import normalisation
-from robustode.solvers.flow import filled
+from robustode.solvers.tape import filled
 
 
 class ResNetConfig(BaseModel):

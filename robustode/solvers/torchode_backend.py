@@ -13,7 +13,7 @@ from robustode.errors import SolverError
 from robustode.solvers import adaptive
 from robustode.solvers.adaptive import AdaptiveSolver, Solution
 from robustode.solvers.field import Field
-from robustode.solvers.flow import ROWS
+from robustode.solvers.tape import ROWS
 
 METHODS: dict[str, Any] = {"dopri5": torchode.Dopri5, "tsit5": torchode.Tsit5, "heun": torchode.Heun}
 REACHED_MAX_STEPS, INFINITE_NORM = torchode.Status.REACHED_MAX_STEPS.value, torchode.Status.INFINITE_NORM.value

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from robustode.errors import TrainingError, unknown
 from robustode.models.snode import SNODE
-from robustode.solvers.flow import Tape
+from robustode.solvers.tape import Tape
 from robustode.training.adversarial import Adversary, check_adversary
 from robustode.training.average import Average
 from robustode.training.checks import check_names, check_number

@@ -14,7 +14,7 @@ from robustode.errors import TrainingError, unknown
 from robustode.models.conv_snode import ConvSNODEConfig
 from robustode.models.registry import architecture
 from robustode.models.resnet import ResNetConfig
-from robustode.models.snode import SNODEConfig
+from robustode.models.snode_config import SNODEConfig
 from robustode.training.adversarial import OPTIONS as _ADVERSARY_OPTIONS
 from robustode.training.adversarial import adversary_of
 from robustode.training.checks import check_names

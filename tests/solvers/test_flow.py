@@ -13,6 +13,7 @@ from robustode.models.snode import SNODE
 from robustode.solvers import flow as flow_module
 from robustode.solvers.depth import interpolate, knot_depths, knot_position
 from robustode.solvers.tableau import TABLEAUX, Tableau
+from robustode.solvers.tape import ROWS
 from tests.problems import random_points, random_snode
 
 SMOOTH = ("tanh", "sigmoid", "softplus")
@@ -110,7 +111,7 @@ def test_segments_change_nothing_but_memory(method, monkeypatch):
         return torch.autograd.grad(model.final_state(x).square().sum(), (x, model.weight, model.bias))
 
     whole = gradients()
-    stage_bytes = flow_module.ROWS * 12 * 8 * 2 * TABLEAUX[method].stages
+    stage_bytes = ROWS * 12 * 8 * 2 * TABLEAUX[method].stages
     monkeypatch.setattr(flow_module, "TAPE_BYTES", 4 * stage_bytes)
     _, tape = model.flow.record(model.encode(x).detach())
     assert len(tape.starts) == 3  # 8, 8 and 1 steps
