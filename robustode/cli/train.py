@@ -206,5 +206,7 @@ def _report(result: TrainingResult, out: Path, drawn: list[Path], *, resumable: 
         say(f"learning curves: {path}")
     say(f"{state} {result.epochs_done} epochs in {result.seconds:.0f} s; test accuracy {accuracy}; wrote {out}")
     if result.interrupted:
-        say("Go on with the same command and --resume" if resumable else "Start again with the same command and --force")
+        say(
+            "Go on with the same command and --resume" if resumable else "Start again with the same command and --force"
+        )
     say(f"Next: robustode eval --model {out}")
