@@ -32,12 +32,15 @@ def train_command(
     ] = "best",
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="K=V", help="In place of the recipe's value: epochs=3, steps=30. Repeats."),
+        typer.Option("--set", metavar="K=V", help="In place of the recipe's value: epochs=3, adversary=pgd. Repeats."),
     ] = None,
     validation: Annotated[
         int | None,
         typer.Option(
-            "--validation", metavar="N", callback=options.at_least(1), help="Training samples held out to stop by."
+            "--validation",
+            metavar="N",
+            callback=options.at_least(1),
+            help="Training samples held out, for --patience and --target.",
         ),
     ] = None,
     patience: Annotated[
