@@ -124,7 +124,9 @@ def run_command(
     ] = None,
     json_: options.Json = False,
 ) -> None:
-    """Run an evaluation protocol, or a study that trains what it evaluates.
+    """Run an evaluation protocol, or a study.
+
+    A study trains what it evaluates.
 
     Example: robustode run quickstart
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,12 +32,15 @@ def train_command(
     ] = "best",
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="K=V", help="In place of the recipe's value: epochs=3, steps=30. Repeats."),
+        typer.Option("--set", metavar="K=V", help="In place of the recipe's value: epochs=3, adversary=pgd. Repeats."),
     ] = None,
     validation: Annotated[
         int | None,
         typer.Option(
-            "--validation", metavar="N", callback=options.at_least(1), help="Training samples held out to stop by."
+            "--validation",
+            metavar="N",
+            callback=options.at_least(1),
+            help="Training samples held out, for --patience and --target.",
         ),
     ] = None,
     patience: Annotated[
@@ -73,7 +77,7 @@ def train_command(
     Example: robustode train snode --data digits --out snode.safetensors
     """
     from robustode.data import load_data
-    from robustode.models import check_target, save_checkpoint
+    from robustode.models import save_checkpoint
     from robustode.training import build, fit, partial_path, provenance
 
     chosen = _recipe(arch, data, recipe, set_)
@@ -104,15 +108,14 @@ def train_command(
                 resume=resume,
             )
         )
-    header = provenance(chosen, result, command_line(), seed)
-    check_target(out, force=force or resume)
+    header = provenance(chosen, result, _command(), seed)
     save_checkpoint(model, out, data=samples.name, provenance=header, force=force or resume)
     drawn = _draw(result, curves, f"{arch} on {samples.name}")
     if json_:
         document = {"out": str(out), "provenance": json.loads(json.dumps(header)), "seconds": result.seconds}
         emit({**document, "curves": [str(path) for path in drawn]})
     else:
-        _report(result, out, drawn)
+        _report(result, out, drawn, resumable=unfinished.exists())
     if failure is not None:
         raise failure
     if result.interrupted:
@@ -144,14 +147,14 @@ def _check_files(out: Path, curves: Path | None, unfinished: Path, *, resume: bo
     from robustode.models import check_target
     from robustode.reporting.curves import check_suffix
 
-    check_target(out, force=force or resume)
-    options.check_place(out.parent)
-    if curves is not None:
-        check_suffix(curves)
-        options.check_place(curves.parent)
     if unfinished.exists() and not (resume or force):
         fix = "Go on with --resume, or start again with --force."
         raise TrainingError(f"'{out}'", expected="no unfinished training", got=f"'{unfinished}'", fix=fix)
+    check_target(out, force=force or resume)
+    options.check_place(out.parent, resume=resume, force=force)
+    if curves is not None:
+        check_suffix(curves)
+        options.check_place(curves.parent)
 
 
 def _split(samples: Data, validation: int | None, seed: int) -> tuple[Data, Data | None]:
@@ -186,13 +189,18 @@ def _shown(arch: str, quiet: bool) -> Iterator[Callable[[Progress], None]]:
         yield show
 
 
+def _command() -> str:
+    """The command without --resume, which is no part of what it makes: a resumed training writes the same file."""
+    return shlex.join(word for word in shlex.split(command_line()) if word != "--resume")
+
+
 def _draw(result: TrainingResult, curves: Path | None, title: str) -> list[Path]:
     from robustode.reporting.curves import learning_curves
 
     return learning_curves(result.history, curves, title=title) if curves is not None and result.history else []
 
 
-def _report(result: TrainingResult, out: Path, drawn: list[Path]) -> None:
+def _report(result: TrainingResult, out: Path, drawn: list[Path], *, resumable: bool) -> None:
     accuracy = "not measured" if result.test_accuracy is None else f"{result.test_accuracy:.2%}"
     state = "interrupted after" if result.interrupted else "trained for"
     if result.stopped is not None:
@@ -201,5 +209,7 @@ def _report(result: TrainingResult, out: Path, drawn: list[Path]) -> None:
         say(f"learning curves: {path}")
     say(f"{state} {result.epochs_done} epochs in {result.seconds:.0f} s; test accuracy {accuracy}; wrote {out}")
     if result.interrupted:
-        say("Go on with the same command and --resume")
+        say(
+            "Go on with the same command and --resume" if resumable else "Start again with the same command and --force"
+        )
     say(f"Next: robustode eval --model {out}")

@@ -60,14 +60,19 @@ def stratified(y: Tensor, n: int, seed: int) -> Tensor:
     return torch.from_numpy(np.sort(np.concatenate(chosen)))
 
 
+def check_seed(seed: object) -> None:
+    """Raise `DataError` unless the seed of a subset is a whole number ≥ 0."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise DataError("seed of the subset", expected="a whole number ≥ 0", got=repr(seed))
+
+
 def choose(y: Tensor, limit: Limit | None, seed: int, what: str) -> Tensor | None:
     """Return the positions that `limit` takes of the labels y, ascending; None for all.
 
     Raises:
         DataError: more than there are, or a seed that is not a whole number ≥ 0.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise DataError("seed of the subset", expected="a whole number ≥ 0", got=repr(seed))
+    check_seed(seed)
     if limit is None or limit.n == len(y):
         return None
     if limit.n > len(y):

@@ -47,4 +47,4 @@ class Average:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state`."""
         self._share = state["share"]
-        self._mean = {name: value.clone() for name, value in state["mean"].items()}
+        self._mean = {name: value.to(self._mean[name], copy=True) for name, value in state["mean"].items()}

@@ -64,16 +64,17 @@ class Loop:
             pass
         except KeyboardInterrupt:
             interrupted = True
-            if self.stopping is None or self.stopping.patience is None:
+            if self.stopping is None or self.stopping.patience is None or not self.best_epoch:
                 self.kept = self.trainer.export()
         except FloatingPointError as error:
             problem = str(error)
+            self.stopped = f"the cost diverged: {problem}"
         self.model.load_state_dict(self.kept)
         result = self._result(interrupted)
+        if self.partial is not None and not interrupted:  # what diverged would only diverge again
+            self.partial.unlink(missing_ok=True)
         if problem is not None:
             raise Diverged(problem, self.limit, result)
-        if self.partial is not None and not interrupted:
-            self.partial.unlink(missing_ok=True)
         return result
 
     def _epoch(self, epoch: int) -> dict[str, float | None]:
@@ -102,29 +103,34 @@ class Loop:
             )
 
     def _ask_target(self, epoch: int, number: int) -> None:
-        """End the training if the weights that it would keep have reached the target, at one of the checks."""
+        """End the training at a check inside an epoch if the weights that it would keep have reached the target."""
         stopping = self.stopping
-        if stopping is None or stopping.target is None:
+        if stopping is None or stopping.target is None or number == self.batches:  # `_complete` asks at the end
             return
         if number * stopping.checks // self.batches == (number - 1) * stopping.checks // self.batches:
             return
         weights = self.trainer.export()
-        accuracy = self._accuracy(weights, self.validation)
-        if accuracy is not None and accuracy >= stopping.target:
+        if self._reached(self._accuracy(weights, self.validation), epoch - 1 + number / self.batches):
             self.kept = weights
-            done = epoch - 1 + number / self.batches
-            self.stopped = f"validation accuracy {accuracy:.2%} ≥ {stopping.target:.2%} after {done:.3g} epochs"
             raise _TargetReached
 
+    def _reached(self, accuracy: float | None, epochs: float) -> bool:
+        """Return whether a validation accuracy reaches the target, and note it."""
+        target = None if self.stopping is None else self.stopping.target
+        if target is None or accuracy is None or accuracy < target:
+            return False
+        self.stopped = f"validation accuracy {accuracy:.2%} ≥ {target:.2%} after {epochs:.3g} epochs"
+        return True
+
     def _complete(self, means: dict[str, float | None]) -> None:
-        """What follows an epoch: its accuracies, patience, and the file to resume from."""
+        """What follows an epoch: its accuracies, target and patience, and the file to resume from."""
         weights, epoch = self.trainer.export(), len(self.history) + 1
         accuracy = self._accuracy(weights, self.validation)
         test = self._accuracy(weights, self.test)
         row = {**means, "validation_accuracy": accuracy, "test_accuracy": test, "seconds": self._seconds()}
         self.history.append(row)
         patience = None if self.stopping is None else self.stopping.patience
-        if patience is None or accuracy is None:
+        if self._reached(accuracy, epoch) or patience is None or accuracy is None:
             self.kept = weights
         elif accuracy > self.best:
             self.kept, self.best, self.best_epoch = weights, accuracy, epoch

@@ -47,7 +47,7 @@ class Metric:
 
     def restore(self, moment: Tensor | None) -> None:
         """Set the running second moment, (inputs + 1, inputs + 1)."""
-        self.moment = moment
+        self.moment = moment = None if moment is None else moment.to(self._sobolev.matrix)
         if moment is None or not bool(torch.isfinite(moment).all()):
             self._matrix = self._inverse = None
             return

@@ -84,9 +84,8 @@ class Recipe:
 
 _CENTRED = {"background": -1.0, "foreground": 1.0}  # for data whose lower bound is not a background
 _STAGES = {"width": 16, "blocks": (1, 1)}
-_PLAIN = NCGConfig(
-    whitening=0.0, damping="constant", length=0.3
-)  # small data, where the metric in the inputs brings little
+# small data, where the metric in the inputs brings little
+_PLAIN = NCGConfig(whitening=0.0, damping="constant", length=0.3)
 _SMALL_NCG = _PLAIN.replace(epochs=25, batch=100, averaging=2.0)
 _SMALL_SGD = SGDConfig(epochs=40, batch=50, learning_rate=1.0)
 _SMALL_RESNET = SGDConfig(epochs=15, batch=50, learning_rate=0.1, weight_decay=5e-4)

@@ -15,10 +15,9 @@ class Stopping:
     Args:
         target: validation accuracy, in (0, 1], at which it ends: the weights kept are those of the first check that
             reached it. None: it does not end for that.
-        patience: complete epochs without a better validation accuracy after which it ends, ≥ 1; the weights kept,
-            then and
-            at the regular end, are those of the best epoch. None: it does not end for that, and the last weights are
-            kept.
+        patience: complete epochs without a better validation accuracy after which it ends, ≥ 1; the weights kept, then
+            and at the regular end, are those of the best epoch. None: it does not end for that, and the last weights
+            are kept.
         checks: how often an epoch the target is asked, evenly spread, ≥ 1; the last is at its end.
 
     Raises:

@@ -46,6 +46,16 @@ def test_weight_and_bias_gradients_are_transposes_too(case):
     assert near(left, (gradient * weight).sum() + (operator.bias_gradient(mu) * bias).sum())
 
 
+def test_columns_are_what_the_rows_of_the_weight_are_multiplied_with(case):
+    operator, z, _, weight, _ = case
+    columns = operator.columns(z, weight)
+    assert columns.shape[1] == weight[0].numel()
+    product = (columns @ weight.flatten(1).t()).unflatten(0, (ROWS, -1)).transpose(1, 2)  # (rows, out, positions)
+    expected = operator.product(z, weight)
+    assert torch.allclose(product.reshape(expected.shape), expected, rtol=0, atol=1e-12)
+    assert expected.abs().max() > 0.1
+
+
 def test_weight_gradient_against_finite_differences(case):
     operator, z, mu, weight, bias = case
     h = 1e-5

@@ -45,7 +45,7 @@ def test_accepted_steps_never_raise_the_mini_batch_cost(name, seed, cost):
 def test_linearised_takes_the_step_as_it_is(name, cost):
     model, x, y = problem(0)
     twin = problem(0)[0]
-    config = NCGConfig(direction=name, iterations=3, cost=cost, line_search="linearised", averaging=0)
+    config = NCGConfig(direction=name, iterations=3, cost=cost, line_search="linearised", averaging=0, whitening=0)
     trainer, own = config.trainer(model, 1), config.trainer(twin, 1)
     sobolev, x0, previous = Sobolev(4, twin.horizon, config.length), twin.encode(x), None
     for _ in range(3):  # the paper's iteration, written out
@@ -68,7 +68,7 @@ def problem_path(seed):
 
 def test_linearised_moves_to_the_minimum_of_the_linearised_cost_to_the_bit():
     model, x, y = problem(1)
-    trainer = NCGConfig(line_search="linearised", iterations=1, cost=ALL, averaging=0).trainer(model, 1)
+    trainer = NCGConfig(line_search="linearised", iterations=1, cost=ALL, averaging=0, whitening=0).trainer(model, 1)
     start, point = trainer.path(), trainer.at(model.encode(x), y)
     d = -Sobolev(4, model.horizon, 1.0).gradient(trainer.gradient(point, y))
     line = trainer.line(point, d, y)

@@ -85,6 +85,50 @@ def test_unknown_architecture_and_options():
         Recipe(arch="snode", model={"stepz": 3}, optimiser=NCGConfig())
 
 
+def test_the_paper_is_the_reference_set_up():
+    found = recipe("snode", name="paper")
+    assert recipe("snode", "digits", "paper") == found == recipe("snode", "mnist", name="paper")  # whatever the data
+    by = found.optimiser
+    assert isinstance(by, NCGConfig)
+    assert (by.cost.mu1, by.cost.mu2, by.cost.mu3, by.cost.mu4) == (1.0, 0.0, 0.0, 0.0)
+    assert (by.epochs, by.batch, by.iterations, by.length) == (10, 100, 6, 1.0)
+    assert by.line_search == "linearised"
+    assert (by.whitening, by.damping, by.averaging, by.adversary) == (0.0, "constant", 0.0, None)  # what is ours
+    model = build(found, data(shape=(1, 3, 4)))
+    assert (model.horizon, model.steps, len(model.bias), model.flow.step) == (3.0, 150, 150, 0.02)
+    assert (model.config["method"], model.config["activation"]) == ("euler", "tanh")
+    encoded = model.encode(torch.tensor([0.0, 1.0]).repeat(6).view(1, 1, 3, 4))
+    assert encoded.flatten().tolist() == [0.0, -1.0] * 6
+    assert model.flow.positions == [[(n, 0.0)] for n in range(150)]  # one knot a step: the layered reference set-up
+
+
+def test_the_paper_starts_from_normal_weights_of_that_size():
+    model = build(recipe("snode", name="paper"), data(shape=(1, 8, 8)))
+    # integer depths 0 to T hold independent N(0, 1/features²), a spline in between: near a depth, their size
+    ends = model.weight.detach()[[0, -1]]
+    assert float(ends.std()) == pytest.approx(1 / 64, rel=0.05)
+    assert abs(float(ends.mean())) < 1e-3
+
+
+def test_the_paper_can_be_changed():
+    changed = recipe("snode", name="paper").overrides(epochs=1, steps=20)
+    assert (changed.optimiser.epochs, changed.optimiser.iterations, changed.model["knots"]) == (1, 6, 20)
+
+
+@pytest.mark.parametrize("arch", [a for a in ARCHITECTURES if a != "snode"])
+def test_the_paper_is_about_the_snode(arch):
+    message = f"^recipe 'paper': expected the architecture snode, got {arch}. Leave --recipe out.$"
+    with pytest.raises(TrainingError, match=message):
+        recipe(arch, "digits", "paper")
+
+
+def test_unknown_recipe_names():
+    message = "^unknown recipe: expected one of best, paper, got 'papper'. Did you mean 'paper'"
+    with pytest.raises(TrainingError, match=message):
+        recipe("snode", "digits", "papper")
+    assert recipe("snode", "digits", "best") is recipe("snode", "digits")
+
+
 def test_recipes_are_frozen():
     found = recipe("snode", "digits")
     with pytest.raises(FrozenInstanceError):
