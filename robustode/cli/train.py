@@ -110,6 +110,8 @@ def train_command(
         )
     header = provenance(chosen, result, _command(), seed)
     save_checkpoint(model, out, data=samples.name, provenance=header, force=force or resume)
+    if not result.interrupted:
+        unfinished.unlink(missing_ok=True)
     drawn = _draw(result, curves, f"{arch} on {samples.name}")
     if json_:
         document = {"out": str(out), "provenance": json.loads(json.dumps(header)), "seconds": result.seconds}

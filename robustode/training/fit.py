@@ -49,8 +49,8 @@ def fit(
         seed: of the permutations, whole and ≥ 0. The same seed gives the same weights to the bit (on the same machine,
             with as many threads), resumed or not.
         on_progress: called after every mini-batch.
-        partial: file in which the state after every complete epoch is kept until the training is complete; None for
-            none.
+        partial: file in which the state after every complete epoch is kept; None for none. It stays when the training
+            ends, so that nothing is lost before its weights are written: delete it then.
         resume: go on from `partial`.
 
     Raises:

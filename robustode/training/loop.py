@@ -71,8 +71,6 @@ class Loop:
             self.stopped = f"the cost diverged: {problem}"
         self.model.load_state_dict(self.kept)
         result = self._result(interrupted)
-        if self.partial is not None and not interrupted:  # what diverged would only diverge again
-            self.partial.unlink(missing_ok=True)
         if problem is not None:
             raise Diverged(problem, self.limit, result)
         return result
