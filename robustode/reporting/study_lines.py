@@ -34,7 +34,7 @@ def robust_accuracy(run: StudyRun, norm: str) -> Plot:
             axes.set_title(plan.name, loc="left")
             look.grid(axes)
         panels[0].set_ylabel("robust accuracy (%)")
-        look.legend_above(figure, panels[0], 2 if len(shown) > 1 else 1)
+        look.legend_above(figure, panels[0], 2 if len(shown) > 1 else 1, last_first=True)
     text = f"Robust accuracy against the {norm_name(norm)} budget ε, worst case of all attacks of the study. {_CE}"
     return Plot(name=f"study_robust_{norm}", caption=caption(text, coverage(run)), figure=figure)
 
@@ -56,7 +56,7 @@ def noise(run: StudyRun) -> Plot:
             axes.set_title(plan.name, loc="left")
             look.grid(axes)
         panels[0].set_ylabel("accuracy (%)")
-        look.legend_above(figure, panels[0], 2 if len(shown) > 1 else 1)
+        look.legend_above(figure, panels[0], 2 if len(shown) > 1 else 1, last_first=True)
     text = f"Accuracy under Gaussian noise on the input, not clipped (σ = 0: on the whole test set). {_CE}"
     return Plot(name="noise", caption=caption(text, coverage(run)), figure=figure)
 

@@ -67,7 +67,9 @@ def grid(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def legend_above(figure: Figure, axes: Axes, columns: int) -> None:
+def legend_above(figure: Figure, axes: Axes, columns: int, *, last_first: bool = False) -> None:
     """Put the legend of one panel above all, in columns of a number that fits its words."""
     handles, labels = axes.get_legend_handles_labels()
+    if last_first:
+        handles, labels = handles[::-1], labels[::-1]
     figure.legend(handles, labels, loc="outside upper left", ncols=columns, handlelength=2.4, columnspacing=1.6)
