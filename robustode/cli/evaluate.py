@@ -117,7 +117,12 @@ def run_command(
     data_root: options.DataRoot = None,
     seed: Annotated[
         int | None,
-        typer.Option("--seed", metavar="N", callback=options.at_least(0), help="Seed in place of the protocol's."),
+        typer.Option(
+            "--seed",
+            metavar="N",
+            callback=options.at_least(0),
+            help="Seed in place of the protocol's; of a study: its units with that seed.",
+        ),
     ] = None,
     shard: Annotated[
         str | None, typer.Option("--shard", metavar="i/N", help="Of a study: only every N-th unit, from the i-th.")
@@ -137,8 +142,9 @@ def run_command(
         return _run_study(
             evaluation,
             out or Path("runs") / Path(evaluation).stem,
-            {"--limit": limit, "--seed": seed, "--force": force or None},
+            {"--limit": limit, "--force": force or None},
             resume=resume,
+            seed=seed,
             shard=shard,
             data_root=data_root,
             quiet=json_,

@@ -31,6 +31,10 @@ def report_command(
     from robustode.reporting.html import write_report
     from robustode.reporting.views import all_tables, save_tables
 
+    if len(runs) == 1 and (runs[0] / "study.json").is_file():
+        from robustode.cli.study import report_study
+
+        return report_study(runs[0], out or runs[0], quiet=json_)
     read = [read_run(path) for path in runs]
     place = out or Path("runs") / ("report-" + "+".join(path.resolve().name for path in runs))
     _check_new(place, force)

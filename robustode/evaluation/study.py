@@ -191,14 +191,29 @@ def read_study(name: str) -> Study:
     if path is None:
         raise ProtocolError(f"study '{name}'", expected="a file, or a name of evaluations/", got="neither")
     values = read_toml(path, "protocol", ProtocolError)
-    for key in values:
-        if key not in Study.model_fields:
-            raise unknown(f"key of protocol '{path}'", key, Study.model_fields, ProtocolError)
+    _check_keys(values, path)
     try:
         return Study.model_validate(values)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise ProtocolError(f"protocol '{path}' is not valid: {problems}") from None
+
+
+def _check_keys(values: dict[str, Any], path: Path) -> None:
+    """Name the nearest known key or level for one that is unknown; the model says what is missing or ill-typed."""
+    network = [key for key in SNODEConfig.model_fields if key not in ("input_shape", "classes", "bounds")]
+    known = {"primary": Primary.model_fields, "network": network, "data": StudyData.model_fields}
+    known |= {"evaluation": Evaluation.model_fields, "": Study.model_fields}
+    for name, names in known.items():
+        found = values.get(name, {}) if name else values
+        for table in found if isinstance(found, list) else [found]:
+            for key in table if isinstance(table, dict) else ():
+                if key not in names:
+                    raise unknown(f"key of {name or 'protocol'} in '{path}'", key, names, ProtocolError)
+    for table in values.get("settings", []):
+        for factor, levels in FACTORS.items():
+            if factor in table and table[factor] not in levels:
+                raise unknown(f"level of {factor} in settings of '{path}'", str(table[factor]), levels, ProtocolError)
 
 
 def _path(name: str) -> Path | None:

@@ -11,9 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from robustode.errors import RunError
+from robustode.errors import OptionError, RunError
 from robustode.evaluation.study import Study
-from robustode.evaluation.study_unit import StudyUnit, run_unit, units_of
+from robustode.evaluation.study_unit import StudyUnit, matched, run_unit, units_of
 from robustode.files import atomic, write_json
 from robustode.versions import versions
 
@@ -43,6 +43,7 @@ def run_study(
     out: Path,
     *,
     resume: bool = False,
+    seed: int | None = None,
     shard: tuple[int, int] = (0, 1),
     data_root: Path | None = None,
     command: str = "robustode.run_study",
@@ -54,17 +55,23 @@ def run_study(
         study: what to run.
         out: folder of the study; must not exist unless `resume`.
         resume: keep finished units.
-        shard: (i, n): only every n-th unit, starting with the i-th from 0; several processes with the same n share the
-            work in one folder (each with `resume`).
+        seed: only the units of this seed, on every data set that has it.
+        shard: (i, n): only every n-th unit of those, starting with the i-th from 0; several processes with the same n
+            share the work in one folder (each with `resume`).
         data_root: folder of the real image sets.
         command: command line, for the headers of the checkpoints.
         listen: called with the name of a unit, how many are done and how many there are.
 
     Raises:
         RunError: the folder exists, or holds another study than the one resumed.
+        OptionError: a seed that no data set of the study has.
     """
+    most = max(plan.seeds for plan in study.data)
+    if seed is not None and not 0 <= seed < most:
+        raise OptionError("seed", expected=f"a seed of the study, 0 to {most - 1}", got=seed)
     _open(study, out, resume)
-    mine = units_of(study)[shard[0] :: shard[1]]
+    asked = [unit for unit in units_of(study) if seed is None or unit.seed == seed]
+    mine = asked[shard[0] :: shard[1]]
     for done, unit in enumerate(mine):
         if listen is not None:
             listen(unit.name, done, len(mine))
@@ -92,6 +99,18 @@ def _open(study: Study, out: Path, resume: bool) -> None:
         raise RunError(f"study folder '{out}'", expected="a new or empty folder", got="other files in it")
     values = {"hash": study.hash, "study": study.model_dump(mode="json"), "versions": versions(("robustode", "torch"))}
     write_json(values, meta)
+
+
+def open_study_run(out: Path) -> StudyRun:
+    """Read a study and its finished units from its folder.
+
+    Raises:
+        RunError: the folder holds no study.
+    """
+    meta = out / "study.json"
+    if not meta.exists():
+        raise RunError(f"study folder '{out}'", expected="study.json", got="none")
+    return read_study_run(Study.model_validate(json.loads(meta.read_text(encoding="utf-8"))["study"]), out)
 
 
 def read_study_run(study: Study, out: Path) -> StudyRun:
@@ -131,6 +150,7 @@ def write_collected(run: StudyRun, out: Path) -> None:
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
     """Return a unit's row with its nested numbers as columns."""
     out = {key: value for key, value in row.items() if key not in ("noise", "steps", "versions")}
+    out["matched"] = matched(row["validation_accuracy"], row["target"])
     for sigma, accuracy in row["noise"].items():
         out[f"noise.{sigma}"] = accuracy
     for steps, values in row["steps"].items():

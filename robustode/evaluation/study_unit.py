@@ -29,6 +29,8 @@ from robustode.training.result import Diverged, TrainingResult
 from robustode.training.stopping import Stopping
 from robustode.versions import versions
 
+MATCH = 0.003  # of validation accuracy, within which an arm counts as stopped at its target
+
 
 @dataclass(frozen=True, kw_only=True)
 class StudyUnit:
@@ -118,6 +120,11 @@ def attack(study: Study, model: SNODE, data: str, data_root: Path | None, **chan
         return execute(made, Path(folder) / "run", command="study").records
 
 
+def matched(reached: float | None, target: float) -> bool:
+    """Return whether a validation accuracy is within `MATCH` of the target, both counted as decimals."""
+    return reached is not None and abs(reached - target) <= MATCH + 1e-9
+
+
 def _facts(study: Study, unit: StudyUnit, result: TrainingResult, failure: str | None) -> dict[str, Any]:
     target, reached = unit.target, result.validation_accuracy
     return {
@@ -129,7 +136,7 @@ def _facts(study: Study, unit: StudyUnit, result: TrainingResult, failure: str |
         "study": study.hash,
         "target": target,
         "validation_accuracy": reached,
-        "matched": reached is not None and abs(reached - target) <= 0.003,
+        "matched": matched(reached, target),
         "stopped": result.stopped,
         "failure": failure,
         "epochs": result.epochs_done,

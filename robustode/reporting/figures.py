@@ -168,15 +168,15 @@ def _axis_end(own: pd.DataFrame, cases: Iterable[WorstCase], epses: Sequence[flo
     return max(ends) or 1.0
 
 
-def new_figure(count: int) -> tuple[Figure, list[Axes]]:
-    """Return a figure outside pyplot with `count` panels, three in a row."""
+def new_figure(count: int, size: tuple[float, float] | None = None) -> tuple[Figure, list[Axes]]:
+    """Return a figure outside pyplot with `count` panels, three in a row; `size` in inches if given."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     columns = min(count, 3)
     lines = -(-count // columns)
     width = 5.2 if columns == 1 else 3.3 * columns
-    figure = Figure(figsize=(width, 3.3 if columns == 1 else 2.8 * lines), layout="constrained")
+    figure = Figure(figsize=size or (width, 3.3 if columns == 1 else 2.8 * lines), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, [figure.add_subplot(lines, columns, i + 1) for i in range(count)]
 
