@@ -24,6 +24,8 @@ def main() -> None:
     parser.add_argument("--others", type=int, nargs="*", default=[1, 2, 4, 8, 16])
     parser.add_argument("--adam-rate", type=float, default=3e-3)
     parser.add_argument("--sgd-rate", type=float, default=1.0)
+    parser.add_argument("--steps", type=int, help="in place of the recipe's")
+    parser.add_argument("--knots", type=int, nargs="*", help="of NCG's networks, each in turn; default the recipe's")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     train = load_data(args.data, split="train", limit=args.limit, root=args.data_root)
@@ -36,19 +38,24 @@ def main() -> None:
         "Adam": (SGDConfig(method="adam", batch=100, learning_rate=args.adam_rate, cost=cost), args.others),
         "SGD": (SGDConfig(batch=100, learning_rate=args.sgd_rate, cost=cost), args.others),
     }
-    print(f"{chosen.model}, {len(train):,} images of {args.data}, {args.threads} threads; seconds of CPU time")
-    print(f"{'method':8s} {'passes':>6s} {'seed':>4s} {'test':>8s} {'seconds':>8s}")
+    network = {**chosen.model, **({} if args.steps is None else {"steps": args.steps})}
+    print(f"{network}, {len(train):,} images of {args.data}, {args.threads} threads; seconds of CPU time")
+    print(f"{'method':8s} {'knots':>5s} {'passes':>6s} {'seed':>4s} {'test':>8s} {'seconds':>8s} {'weights':>9s}")
     for name, (config, lengths) in methods.items():
-        for epochs in lengths:
-            for seed in range(args.seeds):
-                shape = tuple(train.x.shape[1:])
-                model = SNODE(seed=seed, input_shape=shape, classes=train.classes, bounds=train.bounds, **chosen.model)
-                start = time.process_time()
-                result = fit(model, train, recipe=config.replace(epochs=epochs), seed=seed)
-                seconds = time.process_time() - start
-                with torch.no_grad():
-                    accuracy = float((model(test.x).argmax(1) == test.y).double().mean())
-                print(f"{name:8s} {result.epochs_done:6d} {seed:4d} {accuracy:8.2%} {seconds:8.1f}", flush=True)
+        for knots in args.knots if name == "NCG" and args.knots else [network.get("knots", network["steps"])]:
+            for epochs in lengths:
+                for seed in range(args.seeds):
+                    shape = tuple(train.x.shape[1:])
+                    values = {**network, "knots": knots, "input_shape": shape, "classes": train.classes}
+                    model = SNODE(seed=seed, bounds=train.bounds, **values)
+                    start = time.process_time()
+                    result = fit(model, train, recipe=config.replace(epochs=epochs), seed=seed)
+                    seconds = time.process_time() - start
+                    with torch.no_grad():
+                        accuracy = float((model(test.x).argmax(1) == test.y).double().mean())
+                    size = 4e-6 * sum(parameter.numel() for parameter in model.parameters())
+                    row = f"{name:8s} {knots:5d} {result.epochs_done:6d} {seed:4d} {accuracy:8.2%} {seconds:8.1f}"
+                    print(f"{row} {size:6.2f} MB", flush=True)
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ _PLAIN = NCGConfig(whitening=0.0, damping="constant", length=0.3)
 _SMALL_NCG = _PLAIN.replace(epochs=25, batch=100, averaging=2.0)
 _SMALL_SGD = SGDConfig(epochs=40, batch=50, learning_rate=1.0)
 _SMALL_RESNET = SGDConfig(epochs=15, batch=50, learning_rate=0.1, weight_decay=5e-4)
-_LARGE_NCG = NCGConfig(epochs=8, batch=500, iterations=2, length=0.3, averaging=0.3)
+_LARGE_NCG = NCGConfig(epochs=4, batch=500, iterations=2, length=0.3, averaging=0.3)
 _LARGE_SGD = SGDConfig(epochs=12, batch=100, learning_rate=1.0)
 _LARGE_RESNET = SGDConfig(epochs=4, batch=100, learning_rate=0.1, weight_decay=5e-4)
 _MOONS_NCG = _PLAIN.replace(epochs=20, iterations=10)
@@ -99,8 +99,8 @@ _SPIRALS_ADAM = SGDConfig(method="adam", epochs=60, batch=50, learning_rate=0.02
 _SNODES = (
     Recipe(arch="snode", model={"steps": 20, "knots": 10, **_CENTRED}, optimiser=_SMALL_NCG),
     Recipe(arch="snode", data="digits", model={"steps": 20, "knots": 10}, optimiser=_SMALL_NCG),
-    Recipe(arch="snode", data="mnist14", model={"steps": 30, "knots": 15}, optimiser=_LARGE_NCG),
-    Recipe(arch="snode", data="fashion-mnist14", model={"steps": 30, "knots": 15}, optimiser=_LARGE_NCG),
+    Recipe(arch="snode", data="mnist14", model={"steps": 15}, optimiser=_LARGE_NCG),
+    Recipe(arch="snode", data="fashion-mnist14", model={"steps": 15}, optimiser=_LARGE_NCG),
     Recipe(arch="snode", data="mnist", model={"steps": 16, "knots": 8}, optimiser=_LARGE_NCG.replace(epochs=3)),
     Recipe(arch="snode", data="fashion-mnist", model={"steps": 16, "knots": 8}, optimiser=_LARGE_NCG.replace(epochs=3)),
     Recipe(
