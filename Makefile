@@ -55,8 +55,9 @@ mnist14: $(BIN)/.installed
 
 # The study in reports/paper and its two rows on 28x28 (needs ROBUSTODE_DATA; 75 minutes on two cores, by --shard).
 paper: $(BIN)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/robustode run paper --out runs/paper --resume --shard 0/2 & first=$$!; sleep 10; \
-	OMP_NUM_THREADS=1 $(BIN)/robustode run paper --out runs/paper --resume --shard 1/2; wait $$first
+	OMP_NUM_THREADS=1 $(BIN)/robustode run paper --out runs/paper --resume --shard 0/2 & first=$$!; sleep 30; \
+	OMP_NUM_THREADS=1 $(BIN)/robustode run paper --out runs/paper --resume --shard 1/2; second=$$?; \
+	wait $$first && test $$second -eq 0
 	$(BIN)/robustode run paper --out runs/paper --resume
 	mkdir -p runs/paper-28-models
 	for arch in conv-snode resnet; do \

@@ -34,7 +34,12 @@ def report_command(
     if len(runs) == 1 and (runs[0] / "study.json").is_file():
         from robustode.cli.study import report_study
 
+        if out is not None and out.resolve() != runs[0].resolve():
+            _check_new(out, force)
         return report_study(runs[0], out or runs[0], quiet=json_)
+    for path in runs:
+        if (path / "study.json").is_file():
+            raise RunError(f"'{path}'", expected="one study alone, or finished runs", got="a study among others")
     read = [read_run(path) for path in runs]
     place = out or Path("runs") / ("report-" + "+".join(path.resolve().name for path in runs))
     _check_new(place, force)

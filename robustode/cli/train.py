@@ -93,6 +93,8 @@ def train_command(
     model.to(place)
     say(f"{arch} on {train.caption}: {chosen.optimiser.name}, {chosen.optimiser.epochs} epochs", json_)
     failure: RobustODEError | None = None
+    if not resume:
+        unfinished.unlink(missing_ok=True)  # of an earlier training, given up by --force
     with _shown(arch, json_) as show:
         result, failure = _fit(
             lambda: fit(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -61,7 +62,7 @@ class StudyData(_Table):
     validation: int = Field(ge=1)
     seeds: int = Field(ge=1)
     target: float = Field(gt=0, le=1)
-    higher_target: float = Field(default=1.0, gt=0, le=1)
+    higher_target: float | None = Field(default=None, gt=0, le=1)
 
 
 class Evaluation(_Table):
@@ -88,7 +89,7 @@ class Evaluation(_Table):
 class Primary(_Table):
     """The primary outcome: the difference arm − against, over seeds."""
 
-    outcome: str
+    outcome: Literal["median minimal L2 distance", "median minimal L∞ distance"]
     data: str
     arm: str
     against: str
@@ -135,6 +136,10 @@ class Study(_Table):
             names = [arm.name for arm in self.arms]
         except TrainingError as error:
             raise ValueError(f"settings: {error}") from None
+        _check_names("arms", names)
+        _check_names("data", [Path(plan.name).stem for plan in self.data])
+        if any(arm.higher for arm in self.arms) and any(plan.higher_target is None for plan in self.data):
+            raise ValueError("data: expected a higher_target in every table, as an arm is higher")
         for name in (self.primary.arm, self.primary.against):
             if name not in names:
                 raise ValueError(str(unknown("arm of the primary outcome", name, names, ProtocolError)))
@@ -152,7 +157,9 @@ class Study(_Table):
             levels = {factor: table.get(factor, "") for factor in FACTORS}
             options = {key: value for key, value in table.items() if key not in (*FACTORS, "name", "higher")}
             arm = self._arm(table.get("name", ""), levels, options)
-            found.append(replace(arm, higher=bool(table.get("higher", False))))
+            if not isinstance(higher := table.get("higher", False), bool):
+                raise TrainingError(f"arm '{arm.name}'", expected="higher = true or false", got=repr(higher))
+            found.append(replace(arm, higher=higher))
         return tuple(found)
 
     def _arm(self, name: str, levels: dict[str, str], own: Mapping[str, Any]) -> Arm:
@@ -195,8 +202,10 @@ def read_study(name: str) -> Study:
     try:
         return Study.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ProtocolError(f"protocol '{path}' is not valid: {problems}") from None
+        problems = [
+            ".".join(map(str, e["loc"])) + ": " + e["msg"].removeprefix("Value error, ") for e in error.errors()
+        ]
+        raise ProtocolError(f"protocol '{path}' is not valid: {'; '.join(p.lstrip(': ') for p in problems)}") from None
 
 
 def _check_keys(values: dict[str, Any], path: Path) -> None:
@@ -210,10 +219,23 @@ def _check_keys(values: dict[str, Any], path: Path) -> None:
             for key in table if isinstance(table, dict) else ():
                 if key not in names:
                     raise unknown(f"key of {name or 'protocol'} in '{path}'", key, names, ProtocolError)
+    for name in ("data", "settings", "extra"):
+        tables = values.get(name, [])
+        if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+            raise ProtocolError(f"{name} in '{path}'", expected=f"tables, each under [[{name}]]", got=f"[{name}]")
     for table in values.get("settings", []):
         for factor, levels in FACTORS.items():
             if factor in table and table[factor] not in levels:
                 raise unknown(f"level of {factor} in settings of '{path}'", str(table[factor]), levels, ProtocolError)
+
+
+def _check_names(what: str, names: list[str]) -> None:
+    """Raise `ValueError` unless all names can be folders and no two are the same."""
+    for name in names:
+        if not re.fullmatch(r"[\w.+-]+", name):
+            raise ValueError(f"{what}: expected a name of letters, digits and - _ + ., got '{name}'")
+        if names.count(name) > 1:
+            raise ValueError(f"{what}: expected different names, got '{name}' {names.count(name)} times")
 
 
 def _path(name: str) -> Path | None:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from robustode.errors import OptionError, RunError
 from robustode.evaluation.study import Study
-from robustode.evaluation.study_unit import StudyUnit, matched, run_unit, units_of
+from robustode.evaluation.study_unit import StudyUnit, check_study, matched, run_unit, units_of
 from robustode.files import atomic, write_json
 from robustode.versions import versions
 
@@ -69,6 +69,9 @@ def run_study(
     most = max(plan.seeds for plan in study.data)
     if seed is not None and not 0 <= seed < most:
         raise OptionError("seed", expected=f"a seed of the study, 0 to {most - 1}", got=seed)
+    if not 0 <= shard[0] < shard[1]:
+        raise OptionError("shard", expected="(i, n) with 0 ≤ i < n", got=shard)
+    check_study(study, data_root)
     _open(study, out, resume)
     asked = [unit for unit in units_of(study) if seed is None or unit.seed == seed]
     mine = asked[shard[0] :: shard[1]]
@@ -86,7 +89,9 @@ def run_study(
 def _open(study: Study, out: Path, resume: bool) -> None:
     meta = out / "study.json"
     if meta.exists():
-        was = json.loads(meta.read_text(encoding="utf-8"))["hash"]
+        was = _read(meta)["hash"]
+        if not any((out / "units").glob("*/*/unit.json")):
+            return _describe(study, meta)  # nothing was finished: the study may still be corrected
         if not resume:
             raise RunError(
                 f"study folder '{out}'", expected="a new folder", got="an existing study", fix="Use --resume."
@@ -97,8 +102,25 @@ def _open(study: Study, out: Path, resume: bool) -> None:
         return
     if out.exists() and any(out.iterdir()):
         raise RunError(f"study folder '{out}'", expected="a new or empty folder", got="other files in it")
+    _describe(study, meta)
+
+
+def _describe(study: Study, meta: Path) -> None:
     values = {"hash": study.hash, "study": study.model_dump(mode="json"), "versions": versions(("robustode", "torch"))}
     write_json(values, meta)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as reason:
+        raise _damaged(path, reason) from None
+
+
+def _damaged(path: Path, reason: Exception) -> RunError:
+    what = "Delete its folder and run the study with --resume." if path.name != "study.json" else None
+    got = str(reason).splitlines()[0]
+    return RunError(f"file '{path}' of a study", expected="what the study wrote", got=got, fix=what)
 
 
 def open_study_run(out: Path) -> StudyRun:
@@ -110,7 +132,7 @@ def open_study_run(out: Path) -> StudyRun:
     meta = out / "study.json"
     if not meta.exists():
         raise RunError(f"study folder '{out}'", expected="study.json", got="none")
-    return read_study_run(Study.model_validate(json.loads(meta.read_text(encoding="utf-8"))["study"]), out)
+    return read_study_run(Study.model_validate(_read(meta)["study"]), out)
 
 
 def read_study_run(study: Study, out: Path) -> StudyRun:
@@ -119,8 +141,11 @@ def read_study_run(study: Study, out: Path) -> StudyRun:
     for unit in units_of(study):
         folder = out / "units" / unit.name
         if (folder / "unit.json").exists():
-            rows.append(_flat(json.loads((folder / "unit.json").read_text(encoding="utf-8"))))
-            parts.append(nearest(unit, pd.read_parquet(folder / "records.parquet")))
+            rows.append(_flat(_read(folder / "unit.json")))
+            try:
+                parts.append(nearest(unit, pd.read_parquet(folder / "records.parquet")))
+            except (OSError, ValueError) as reason:
+                raise _damaged(folder / "records.parquet", reason) from None
     columns = ["data", "arm", "seed", "sample", "norm", "distance", "clean"]
     distances = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
     return StudyRun(study=study, units=pd.DataFrame(rows), distances=distances)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,18 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from robustode.attacks.base import Status
 from robustode.data import Data, holdout, load_data
+from robustode.errors import DataError, RunError
 from robustode.evaluation.plan import make_plan
-from robustode.evaluation.protocol import build_protocol
+from robustode.evaluation.protocol import Protocol, build_protocol
 from robustode.evaluation.runner import execute
 from robustode.evaluation.study import Arm, Study, StudyData
 from robustode.files import atomic, write_json
 from robustode.models import save_checkpoint
 from robustode.models.layered import Layered
 from robustode.models.snode import SNODE
+from robustode.models.snode_config import SNODEConfig
 from robustode.training.cost import Cost
 from robustode.training.fit import fit
 from robustode.training.measure import evaluate
@@ -43,12 +46,13 @@ class StudyUnit:
     @property
     def target(self) -> float:
         """Validation accuracy at which it stops."""
-        return self.plan.higher_target if self.arm.higher else self.plan.target
+        higher = self.plan.higher_target if self.arm.higher else None
+        return self.plan.target if higher is None else higher
 
     @property
     def name(self) -> str:
         """DATA/ARM-SEED."""
-        return f"{self.plan.name}/{self.arm.name}-{self.seed}"
+        return f"{Path(self.plan.name).stem}/{self.arm.name}-{self.seed}"
 
 
 def units_of(study: Study) -> list[StudyUnit]:
@@ -72,9 +76,8 @@ def run_unit(study: Study, unit: StudyUnit, folder: Path, *, data_root: Path | N
     Returns:
         what unit.json holds: levels, accuracies, epochs, smoothness, accuracies under noise and on other grids.
     """
-    plan, test = unit.plan, load_data(unit.plan.name, split="test", root=data_root)
-    drawn = load_data(plan.name, split="train", limit=plan.train + plan.validation, seed=unit.seed, root=data_root)
-    train, validation = holdout(drawn, plan.validation, seed=unit.seed)
+    plan = unit.plan
+    train, validation, test = samples(unit, data_root)
     model = initial(study, unit, train)
     stopping = Stopping(target=unit.target, checks=study.checks)
     failure = None
@@ -82,6 +85,8 @@ def run_unit(study: Study, unit: StudyUnit, folder: Path, *, data_root: Path | N
         result = fit(model, train, recipe=unit.arm.optimiser, validation=validation, stopping=stopping, seed=unit.seed)
     except Diverged as error:
         result, failure = error.result, str(error)
+    if result.interrupted:
+        raise KeyboardInterrupt
     records = attack(study, model, plan.name, data_root)
     row = {**_facts(study, unit, result, failure), **_measures(study, model, test, data_root)}
     header = {"command": command, "study": study.hash, "seed": unit.seed, "accuracy": row["test_accuracy"]}
@@ -92,10 +97,41 @@ def run_unit(study: Study, unit: StudyUnit, folder: Path, *, data_root: Path | N
     return row
 
 
+def samples(unit: StudyUnit, data_root: Path | None) -> tuple[Data, Data, Data]:
+    """Return the training, validation and test images of a unit.
+
+    Raises:
+        DataError: too few of them, or a source that has no test split of its own.
+    """
+    plan = unit.plan
+    drawn = load_data(plan.name, split="train", limit=plan.train + plan.validation, seed=unit.seed, root=data_root)
+    test = load_data(plan.name, split="test", root=data_root)
+    if drawn.split != "train" or test.split != "test":
+        raise DataError(f"data '{plan.name}' of a study", expected="separate training and test splits", got="one set")
+    return *holdout(drawn, plan.validation, seed=unit.seed), test
+
+
+def check_study(study: Study, data_root: Path | None) -> None:
+    """Raise what would stop a unit of the study after its training: data, networks, attacks, numbers of images."""
+    asked = study.evaluation
+    for unit in units_of(study):
+        if unit.seed == 0 and unit.arm.name == study.arms[0].name:
+            train, _, test = samples(unit, data_root)
+            for n in (asked.samples, asked.noise_samples, *([asked.steps_samples] if asked.steps else [])):
+                load_data(test.name, split="test", limit=n, root=data_root)
+            for arm in study.arms:
+                model = initial(study, replace(unit, arm=arm), train)
+                arm.optimiser.trainer(model, 1)
+                for steps in asked.steps:
+                    model.at_steps(steps)
+            for names in (asked.attacks, *([[asked.steps_attack]] if asked.steps else [])):
+                make_plan(_protocol(study, test.name, attacks=names), modules=[model], data_root=data_root)
+
+
 def initial(study: Study, unit: StudyUnit, data: Data) -> SNODE:
     """Return the untrained network: knots of a spline, or the independent layers of the layered twin, as an sNODE."""
     config = {**study.network, "input_shape": tuple(data.x.shape[1:]), "classes": data.classes, "bounds": data.bounds}
-    config.setdefault("knots", config["steps"])
+    config.setdefault("knots", config.setdefault("steps", SNODEConfig.model_fields["steps"].default))
     model = SNODE(seed=unit.seed, **config)
     if unit.arm.levels["initialisation"] == "independent":
         model.load_state_dict(Layered(seed=unit.seed, **config).state_dict())
@@ -104,6 +140,17 @@ def initial(study: Study, unit: StudyUnit, data: Data) -> SNODE:
 
 def attack(study: Study, model: SNODE, data: str, data_root: Path | None, **changes: Any) -> pd.DataFrame:
     """Return the records of the study's attacks on its shared test images, judged by the harness."""
+    made = make_plan(_protocol(study, data, **changes), modules=[model], data_root=data_root)
+    with tempfile.TemporaryDirectory(prefix="robustode-") as folder:
+        found = execute(made, Path(folder) / "run", command="study").records
+    broken = pd.DataFrame(found[found["status"] == Status.ERROR.value])
+    if len(broken):
+        got = f"{len(broken)} rows with an error: {broken['message'].iloc[0]}"
+        raise RunError(f"attack '{broken['attack'].iloc[0]}' of a study", expected="an answer on every image", got=got)
+    return found
+
+
+def _protocol(study: Study, data: str, **changes: Any) -> Protocol:
     first, *others = changes.pop("attacks", study.evaluation.attacks)
     values = {
         "models": ["model"],
@@ -115,9 +162,7 @@ def attack(study: Study, model: SNODE, data: str, data_root: Path | None, **chan
         "allow_low_accuracy": True,
         **changes,
     }
-    made = make_plan(build_protocol(values, "evaluation of a study"), modules=[model], data_root=data_root)
-    with tempfile.TemporaryDirectory(prefix="robustode-") as folder:
-        return execute(made, Path(folder) / "run", command="study").records
+    return build_protocol(values, "evaluation of a study")
 
 
 def matched(reached: float | None, target: float) -> bool:

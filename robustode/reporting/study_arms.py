@@ -54,9 +54,10 @@ def _arms(run: StudyRun, plan: StudyData) -> Table:
             cell[f"{norm_name(norm)} by seed"] = " ".join(number(value) for value in own[norm])
         rows.append(row)
         cells.append(cell)
+    higher = "" if plan.higher_target is None else f" (those called higher: {_percent(plan.higher_target)})"
     text = (
-        f"Every arm stops at {_percent(plan.target)} validation accuracy (those called higher: "
-        f"{_percent(plan.higher_target)}). Distances: medians over the shared test images, 0 if misclassified."
+        f"Every arm stops at {_percent(plan.target)} validation accuracy{higher}. Distances: medians over the shared "
+        "test images, 0 if misclassified."
     )
     return _table(
         f"arms_{plan.name}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from robustode.evaluation.study import Arm, Study, StudyData
@@ -51,8 +52,11 @@ def smoothness(run: StudyRun) -> Plot:
         figure, panels = new_figure(len(shown), (2.2 + 2.9 * len(shown), 4.0))
         for axes, plan in zip(panels, shown, strict=True):
             _scatter(axes, run, plan)
-            axes.set(xlabel="roughness of the weights  ∫ ‖θ′(t)‖² dt", ylim=(0, None), xscale="log")
-            axes.minorticks_off()
+            axes.set(xlabel="roughness of the weights  ∫ ‖θ′(t)‖² dt", ylim=(0, None))
+            units = outcomes(run, plan.name)
+            if bool((units["log_smoothness"].notna() & np.isfinite(units["l2"].astype(float))).any()):
+                axes.set_xscale("log")
+                axes.minorticks_off()
             axes.set_title(plan.name, loc="left")
             look.grid(axes)
         panels[0].set_ylabel("median minimal L2 distance")

@@ -60,7 +60,7 @@ def _factors(run: StudyRun, plan: StudyData) -> Table:
     inside = ["-".join(row) for row in units[list(FACTORS)].to_numpy().tolist()]
     cells = pd.DataFrame(units[units["arm"] == inside])
     rows = []
-    for scope, part in (("all cells", cells), ("CE cells", pick(cells, "cost", "ce"))):
+    for scope, part in _scopes(cells):
         for outcome, title in _outcomes(run).items():
             for factor, level, other in CONTRASTS:
                 levels = set(part[factor])
@@ -84,6 +84,15 @@ def _factors(run: StudyRun, plan: StudyData) -> Table:
         display=display,
         group="cells and outcome",
     )
+
+
+def _scopes(cells: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """All cells; those of CE; and these by operator and by optimiser, since the two interact."""
+    ce = pick(cells, "cost", "ce")
+    scopes = [("all cells", cells), ("CE cells", ce)]
+    for factor in ("operator", "optimiser"):
+        scopes += [(f"CE cells, {level} alone", pick(ce, factor, level)) for level in FACTORS[factor]]
+    return scopes
 
 
 def _outcomes(run: StudyRun) -> dict[str, str]:

@@ -72,7 +72,7 @@ class Loop:
         self.model.load_state_dict(self.kept)
         result = self._result(interrupted)
         if problem is not None:
-            raise Diverged(problem, self.limit, result)
+            raise Diverged(problem, self.limit, result, epoch=self.best_epoch or result.epochs_done)
         return result
 
     def _epoch(self, epoch: int) -> dict[str, float | None]:

@@ -54,10 +54,10 @@ class TrainingResult:
 
 
 class Diverged(TrainingError):
-    """The cost diverged; the model has the weights of the last complete epoch, which `result` speaks of."""
+    """The cost diverged; the model has the weights after a complete `epoch`, which `result` speaks of."""
 
-    def __init__(self, problem: str, limit: float | None, result: TrainingResult) -> None:
-        kept = f"those after epoch {result.epochs_done}" if result.epochs_done else "the initial ones"
+    def __init__(self, problem: str, limit: float | None, result: TrainingResult, *, epoch: int) -> None:
+        kept = f"those after epoch {epoch}" if epoch else "the initial ones"
         super().__init__(
             "training diverged",
             expected="a finite cost" if limit is None else f"a finite cost below {limit:g}",

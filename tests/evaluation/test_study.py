@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from robustode.errors import OptionError, ProtocolError, RunError
-from robustode.evaluation import study_runner
+from robustode.data import load_data
+from robustode.errors import DataError, OptionError, ProtocolError, RobustODEError, RunError
+from robustode.evaluation import study_runner, study_unit
 from robustode.evaluation.study import read_study
 from robustode.evaluation.study_runner import open_study_run, run_study
 from robustode.evaluation.study_unit import matched, units_of
+from robustode.training import fit
 from tests import studies
 from tests.cli.command import robustode, works
 
@@ -44,6 +47,94 @@ def same(one: study_runner.StudyRun, two: study_runner.StudyRun) -> None:
     """Equal numbers, apart from seconds."""
     pd.testing.assert_frame_equal(one.units.drop(columns=TIMES), two.units.drop(columns=TIMES))
     pd.testing.assert_frame_equal(one.distances, two.distances)
+
+
+def test_ctrl_c_in_the_middle_of_a_training_leaves_no_unit(study, tmp_path, monkeypatch):
+    def interrupted(model, *arguments, **options):
+        return replace(fit(model, *arguments, **options), interrupted=True)  # as `fit` says after Ctrl-C
+
+    monkeypatch.setattr(study_unit, "fit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(study, tmp_path / "s")
+    assert not list(tmp_path.rglob("unit.json"))
+
+
+def test_an_attack_that_raises_is_no_robustness(study, tmp_path, monkeypatch):
+    def failing(self, *arguments, **options):
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr("robustode.attacks.sensitivity.SensitivityAttack.__call__", failing)
+    with pytest.raises(RunError, match=r"attack 'sensitivity-l2' of a study: expected an answer .*RuntimeError: boom"):
+        run_study(study, tmp_path / "s")
+    assert not list(tmp_path.rglob("unit.json"))
+
+
+def test_data_without_a_test_split_are_refused_before_anything_is_written(study, tmp_path, monkeypatch):
+    def joined(name, **options):
+        return replace(load_data(name, **options), split="all")
+
+    monkeypatch.setattr(study_unit, "load_data", joined)
+    with pytest.raises(DataError, match=r"expected separate training and test splits, got one set"):
+        run_study(study, tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('attacks = ["sensitivity-l2"]', 'attacks = ["sensitivity-l22"]', "sensitivity-l22"),
+        ("samples = 10", "samples = 1000", "at most 360"),
+        ("steps = 4", "steps = 4\nknots = 2", "layered"),
+    ],
+)
+def test_what_would_fail_after_a_training_fails_before(tmp_path, old, new, message):
+    path = studies.write(tmp_path)
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(RobustODEError, match=message):
+        run_study(read_study(str(path)), tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('outcome = "median minimal L2 distance"', 'outcome = "accuracy"', "primary.outcome"),
+        ("[[settings]]", "[settings]", r"settings in .*: expected tables, each under \[\[settings\]\]"),
+        (
+            "[[settings]]",
+            '[[extra]]\nname = "adam-l2-ce-spline"\noptimiser = "adam"\noperator = "l2"\ncost = "ce"\n'
+            'initialisation = "spline"\n\n[[settings]]',
+            "arms: expected different names, got 'adam-l2-ce-spline' 2 times",
+        ),
+        (
+            "[[settings]]",
+            '[[extra]]\nname = "more"\noptimiser = "adam"\noperator = "l2"\ncost = "ce"\ninitialisation = "spline"\n'
+            "higher = true\n\n[[settings]]",
+            "expected a higher_target in every table",
+        ),
+    ],
+)
+def test_a_definition_that_does_not_fit(tmp_path, old, new, message):
+    path = studies.write(tmp_path)
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(ProtocolError, match=message):
+        read_study(str(path))
+
+
+@pytest.mark.parametrize(("name", "text"), [("unit.json", "{"), ("records.parquet", "half")])
+def test_a_damaged_folder_says_which_file(whole, tmp_path, name, text):
+    shutil.copytree(whole, tmp_path / "s")
+    next((tmp_path / "s").rglob(name)).write_text(text)
+    with pytest.raises(RunError, match=rf"{name}' of a study: expected what the study wrote, .*Delete its folder"):
+        open_study_run(tmp_path / "s")
+
+
+def test_a_study_of_which_nothing_is_finished_may_be_corrected(study, whole, tmp_path):
+    (tmp_path / "s").mkdir()
+    shutil.copy(whole / "study.json", tmp_path / "s")
+    changed = study.model_copy(update={"checks": 2})
+    study_runner._open(changed, tmp_path / "s", resume=False)
+    assert open_study_run(tmp_path / "s").study.checks == 2
 
 
 def test_units_hold_what_was_asked(study, whole):
