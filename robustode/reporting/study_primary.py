@@ -15,6 +15,7 @@ from robustode.reporting.study_frame import MATCHED, caption, coverage, distance
 from robustode.reporting.tables import Table
 
 MEANS = ("mean", "mean of the matched")
+_MEAN = {"mean": "mean of {}", "mean of the matched": "mean of {} matched"}
 _CENSORED = "No mean where the median of a seed was not reached: leaving that seed out would bias it."
 _INTERVALS = (
     "Mean: 95 % Student interval and two-sided p of the paired t-test over the training seeds, the units of "
@@ -91,7 +92,7 @@ def _cells(row: dict[str, Any], declared: str) -> list[str]:
     known = estimate.value is not None and (not last or estimate.lo is not None)
     return [
         row["data"] if row["data"] == declared else f"{row['data']} (repeats it)",
-        f"{row['seed']} of {row['n']}" if last else row["seed"],
+        _MEAN[row["seed"]].format(row["n"]) if last else row["seed"],
         number(row["arm"]),
         number(row["against"]),
         interval(estimate, sign=True) if known else number(estimate.value, sign=True),
