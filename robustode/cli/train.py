@@ -211,6 +211,8 @@ def _report(result: TrainingResult, out: Path, drawn: list[Path], *, resumable: 
         say(f"stopped early: {result.stopped}")
     for path in drawn:
         say(f"learning curves: {path}")
+    if result.smoothness is not None:
+        say(f"roughness of the weights in depth, ∫‖θ'‖² dt: {result.smoothness:.4g}")
     say(f"{state} {result.epochs_done} epochs in {result.seconds:.0f} s; test accuracy {accuracy}; wrote {out}")
     if result.interrupted:
         say(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from robustode.data.dataset import Data
 from robustode.models.base import parameters_like
+from robustode.models.snode import SNODE
 from robustode.training.adversarial import batch_generator
 from robustode.training.measure import evaluate
 from robustode.training.partial import save_partial
@@ -198,6 +199,7 @@ class Loop:
             interrupted=interrupted,
             stopped=self.stopped,
             cost=cost.as_dict(),
+            smoothness=self.model.smoothness if isinstance(self.model, SNODE) else None,
         )
 
     def _seconds(self) -> float:

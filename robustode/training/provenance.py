@@ -14,7 +14,8 @@ def provenance(recipe: Recipe, result: TrainingResult, command: str, seed: int) 
     """Return what a checkpoint's header says of its training, JSON-able and the same for the same command.
 
     Keys: command, seed, epochs (complete ones), interrupted, stopped (why it ended early by itself, or None), cost
-    (factors), cost_terms (on the training data), optimiser (name and configuration), accuracy (test, a fraction; None
+    (factors), cost_terms (on the training data), smoothness (∫‖θ'‖², or None), optimiser (name and configuration),
+    accuracy (test, a fraction; None
     without test data), validation_accuracy, train_accuracy, history (the learning curves, without seconds), versions.
     """
     values = asdict(recipe.optimiser)
@@ -26,6 +27,7 @@ def provenance(recipe: Recipe, result: TrainingResult, command: str, seed: int) 
         "stopped": result.stopped,
         "cost": values.pop("cost"),
         "cost_terms": result.cost,
+        "smoothness": result.smoothness,
         "optimiser": {"name": recipe.optimiser.name, **values},
         "accuracy": result.test_accuracy,
         "validation_accuracy": result.validation_accuracy,

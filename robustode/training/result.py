@@ -40,6 +40,7 @@ class TrainingResult:
         interrupted: whether Ctrl-C ended it.
         stopped: why it ended before its last epoch by itself; None if it did not.
         cost: terms and total of the cost of the final weights on the training data.
+        smoothness: ∫‖θ'(t)‖² dt of the final weights; None for a module without depth.
     """
 
     epochs_done: int
@@ -51,6 +52,7 @@ class TrainingResult:
     interrupted: bool
     stopped: str | None
     cost: dict[str, float]
+    smoothness: float | None = None
 
 
 class Diverged(TrainingError):

@@ -161,6 +161,7 @@ def test_provenance_goes_into_a_header_and_comes_back(tmp_path, arch):
     path = save_checkpoint(model, tmp_path / "a.safetensors", data="clusters", provenance=runs[0])
     header = read_header(path)
     assert header.provenance == json.loads(json.dumps(runs[0]))
+    assert header.provenance["smoothness"] == pytest.approx(model.smoothness, rel=1e-12)
     assert (header.accuracy, header.provenance["seed"], header.provenance["epochs"]) == (result.test_accuracy, 5, 2)
     assert torch.equal(load_checkpoint(path).weight, model.weight)
 
