@@ -9,6 +9,7 @@ import torch
 
 from robustode.data.dataset import Data
 from robustode.data.sources import check_fits
+from robustode.errors import ModelError
 from robustode.evaluation.counting import Counted
 from robustode.evaluation.judge import Judge
 from robustode.models.base import Classifier, parameters_like
@@ -41,6 +42,7 @@ def agreement(original: Classifier, deployed: Classifier, data: Data) -> Agreeme
 
     Raises:
         DataError: the data do not fit the model.
+        ModelError: the deployed model answers NaN or infinity.
     """
     check_fits(data, original)
     device, dtype = parameters_like(original)
@@ -48,7 +50,14 @@ def agreement(original: Classifier, deployed: Classifier, data: Data) -> Agreeme
     labels, cost = [], []
     for model in (original, deployed):
         counted = Counted(model)
-        labels.append(Judge(counted).logits(x).argmax(1))
+        logits = Judge(counted).logits(x)
+        broken = int((~torch.isfinite(logits)).any(1).sum())
+        if broken:
+            fix = "Use looser tolerances or another method."
+            raise ModelError(
+                "deployment", expected="finite logits", got=f"NaN or infinity on {broken} samples", fix=fix
+            )
+        labels.append(logits.argmax(1))
         cost.append((counted.evaluations or 0.0) / counted.forwards)
     right = [float((found == y).double().mean()) for found in labels]
     return Agreement(

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -79,7 +79,7 @@ class Evaluation(_Table):
 
     attacks: tuple[str, ...]
     samples: int = Field(ge=1)
-    noise: tuple[float, ...] = ()
+    noise: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = ()
     noise_samples: int = Field(default=2000, ge=1)
     steps: tuple[int, ...] = ()
     steps_attack: str = "sensitivity-l2"

@@ -35,6 +35,8 @@ class StudyRun:
     distances: pd.DataFrame
 
 
+KEYS = ("data", "arm", "seed", "validation_accuracy", "target", "noise", "steps")  # that every unit.json has
+
 Listener = Callable[[str, int, int], None]
 
 
@@ -89,7 +91,7 @@ def run_study(
 def _open(study: Study, out: Path, resume: bool) -> None:
     meta = out / "study.json"
     if meta.exists():
-        was = _read(meta)["hash"]
+        was = _read(meta, "hash")["hash"]
         if not any((out / "units").glob("*/*/unit.json")):
             return _describe(study, meta)  # nothing was finished: the study may still be corrected
         if not resume:
@@ -110,16 +112,20 @@ def _describe(study: Study, meta: Path) -> None:
     write_json(values, meta)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, *keys: str) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as reason:
         raise _damaged(path, reason) from None
+    missing = [key for key in keys if not isinstance(found, dict) or key not in found]
+    if missing:
+        raise _damaged(path, ValueError(f"no '{missing[0]}' in it"))
+    return found
 
 
 def _damaged(path: Path, reason: Exception) -> RunError:
     what = "Delete its folder and run the study with --resume." if path.name != "study.json" else None
-    got = str(reason).splitlines()[0]
+    got = "no such file" if isinstance(reason, FileNotFoundError) else str(reason).splitlines()[0]
     return RunError(f"file '{path}' of a study", expected="what the study wrote", got=got, fix=what)
 
 
@@ -132,7 +138,7 @@ def open_study_run(out: Path) -> StudyRun:
     meta = out / "study.json"
     if not meta.exists():
         raise RunError(f"study folder '{out}'", expected="study.json", got="none")
-    return read_study_run(Study.model_validate(_read(meta)["study"]), out)
+    return read_study_run(Study.model_validate(_read(meta, "study")["study"]), out)
 
 
 def read_study_run(study: Study, out: Path) -> StudyRun:
@@ -141,7 +147,7 @@ def read_study_run(study: Study, out: Path) -> StudyRun:
     for unit in units_of(study):
         folder = out / "units" / unit.name
         if (folder / "unit.json").exists():
-            rows.append(_flat(_read(folder / "unit.json")))
+            rows.append(_flat(_read(folder / "unit.json", *KEYS)))
             try:
                 parts.append(nearest(unit, pd.read_parquet(folder / "records.parquet")))
             except (OSError, ValueError) as reason:

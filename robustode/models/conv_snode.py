@@ -118,5 +118,5 @@ class ConvSNODE(SNODE):
     def extra_repr(self) -> str:
         """Configuration shown by `repr`."""
         c = self._config
-        grid = f"T={c.horizon:g}, {self.steps} {self.flow.tableau.name} steps, {c.knots} knots"
+        grid = f"T={c.horizon:g}, {self.solver or f'{c.steps} {c.method} steps'}, {c.knots} knots"
         return f"{c.channels} channels, {c.kernel}x{c.kernel}, {c.classes} classes, {c.activation}, {grid}"

@@ -73,6 +73,8 @@ class Table:
         if self.group is None:
             yield None, rows
             return
+        if not rows:
+            return
         headings = self.display[self.group].tolist()
         starts = [i for i in range(len(rows)) if i == 0 or headings[i] != headings[i - 1]]
         for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):

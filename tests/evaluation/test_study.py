@@ -121,7 +121,7 @@ def test_a_definition_that_does_not_fit(tmp_path, old, new, message):
         read_study(str(path))
 
 
-@pytest.mark.parametrize(("name", "text"), [("unit.json", "{"), ("records.parquet", "half")])
+@pytest.mark.parametrize(("name", "text"), [("unit.json", "{"), ("unit.json", "{}"), ("records.parquet", "half")])
 def test_a_damaged_folder_says_which_file(whole, tmp_path, name, text):
     shutil.copytree(whole, tmp_path / "s")
     next((tmp_path / "s").rglob(name)).write_text(text)
