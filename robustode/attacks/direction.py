@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from robustode.attacks.base import AttackResult, Randomness, assess, check_inputs
-from robustode.attacks.norms import check_norm, dual, per_sample, steepest
+from robustode.attacks.norms import check_norm, per_sample, steepest
 from robustode.errors import AttackError, BudgetError, OptionError, unknown
 from robustode.models.base import Classifier
 from robustode.sensitivity.jacobian import rows_at_once
 from robustode.sensitivity.linearise import linearise
+from robustode.sensitivity.nearest import margin_gradient, nearest_class
 
 POWER_ITERATIONS = 20
 KINDS = ("margin", "singular", "tangent")
@@ -77,21 +78,12 @@ def _unit_step(model: Classifier, x: Tensor, y: Tensor | None, kind: str, norm: 
     own = linear.logits.argmax(1) if y is None else y
     eye = torch.eye(linear.logits.shape[1], dtype=linear.logits.dtype, device=linear.logits.device)
     rows = linear.vjp(eye.expand(len(x), -1, -1))
-    gradient = _margin_gradient(linear.logits, rows, own, norm)
+    gradient = margin_gradient(rows, own, nearest_class(linear.logits, rows, own, norm))
     if kind == "margin":
         return -steepest(gradient, norm)
     found = _singular(rows, gradient, norm)
     against = (found * gradient).flatten(1).sum(1) > 0
     return torch.where(per_sample(against, found), -found, found)
-
-
-def _margin_gradient(logits: Tensor, rows: Tensor, own: Tensor, norm: str) -> Tensor:
-    """Return the gradient of z_c − z_k for the class k nearest in the dual norm, (batch, *input_shape)."""
-    index = torch.arange(len(logits), device=logits.device)
-    difference = rows[index, own][:, None] - rows
-    reach = (logits[index, own][:, None] - logits) / dual(difference.flatten(2), norm)
-    reach = torch.where(torch.isfinite(reach), reach, torch.inf).scatter(1, own[:, None], torch.inf)
-    return difference[index, reach.argmin(1)]
 
 
 def _singular(rows: Tensor, start: Tensor, norm: str) -> Tensor:

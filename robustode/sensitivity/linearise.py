@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import torch
@@ -53,10 +54,27 @@ class FusedLinearisation:
         return self._pull(cotangent)
 
     def _pull(self, cotangent: Tensor) -> Tensor:
+        pulled = self._flow.adjoint(self._tape, self._final(cotangent)).mul_(self._scale)
+        return self._model.lift_transposed(pulled)
+
+    def _final(self, cotangent: Tensor) -> Tensor:
+        """Return λ(T) for a cotangent of the logits."""
         final = cotangent.new_zeros(*cotangent.shape[:-1], self._flow.bias.shape[-1])
         final[..., : self._classes] = cotangent
-        pulled = self._flow.adjoint(self._tape, self._model.read_transposed(final)).mul_(self._scale)
-        return self._model.lift_transposed(pulled)
+        return self._model.read_transposed(final)
+
+    @torch.no_grad()
+    def adjoints(self, cotangent: Tensor) -> Iterator[Tensor]:
+        """Yield λ, (batch, *state), at depths T, T − h, ..., 0 for a cotangent (batch, classes) of the logits.
+
+        Each is overwritten by the next.
+        """
+        yield from self._flow.adjoints(self._tape, self._final(cotangent))
+
+    @torch.no_grad()
+    def tangents(self, delta: Tensor) -> Iterator[Tensor]:
+        """Yield ξ, (batch, *state), at depths 0, h, ..., T for a perturbation (batch, *input_shape) of the input."""
+        yield from self._flow.tangents(self._tape, self._model.lift(delta) * self._scale)
 
     @torch.no_grad()
     def jvp(self, delta: Tensor) -> Tensor:

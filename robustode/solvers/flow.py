@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -119,6 +120,12 @@ class Flow:
             x = self._advance(x, n, stages, tape.inputs)
         return tuple(stages)
 
+    def _recorded(self, tape: Tape, reverse: bool = False) -> Iterator[tuple[int, tuple[Stage, ...]]]:
+        """Yield every step's number and stages, from depth 0 or from T, with one recomputed segment in memory."""
+        for s in range(len(tape.starts))[:: -1 if reverse else 1]:
+            steps = enumerate(self._segment(tape, s), start=s * tape.segment)
+            yield from reversed(list(steps)) if reverse else steps
+
     def tangent(self, tape: Tape, tangent: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
         """Return ξ(T) of the sensitivity problem ξ' = σ'(a) ⊙ (K ξ + δK x + δb), ξ(0) = `tangent`, on the grid of x.
 
@@ -128,23 +135,28 @@ class Flow:
             weight, bias: δK and δb at the knots, shaped as the weights, or None for zero; only with one direction of
                 each sample.
         """
+        return deque(self.tangents(tape, tangent, weight, bias), maxlen=1).pop()
+
+    def tangents(
+        self, tape: Tape, tangent: Tensor, weight: Tensor | None = None, bias: Tensor | None = None
+    ) -> Iterator[Tensor]:
+        """Yield ξ at depths 0, h, 2h, ..., T; arguments as for `tangent`."""
         batch, tangent = len(tangent), filled(tangent, tape.rows).contiguous()
-        for s in range(len(tape.starts)):
-            for offset, stages in enumerate(self._segment(tape, s)):
-                n = s * tape.segment + offset
-                values: list[Tensor] = []
-                for i, stage in enumerate(stages):
-                    z = self._stage_input(tangent, values, i)
-                    value = self.operator.product(self._rows(z), self._interpolate(self.weight, n, i)).reshape(z.shape)
-                    if weight is not None and stage.input is not None:
-                        value = self.operator.add_product(value, stage.input, self._interpolate(weight, n, i))
-                    if bias is not None:
-                        value = value + self.operator.spread(self._interpolate(bias, n, i))
-                    values.append(value * self._beside(stage.slope, value))
-                for b, value in zip(self.tableau.b, values, strict=True):
-                    if b:
-                        tangent = torch.add(tangent, value, alpha=self.step * b)
-        return tangent[:batch]
+        yield tangent[:batch]
+        for n, stages in self._recorded(tape):
+            values: list[Tensor] = []
+            for i, stage in enumerate(stages):
+                z = self._stage_input(tangent, values, i)
+                value = self.operator.product(self._rows(z), self._interpolate(self.weight, n, i)).reshape(z.shape)
+                if weight is not None and stage.input is not None:
+                    value = self.operator.add_product(value, stage.input, self._interpolate(weight, n, i))
+                if bias is not None:
+                    value = value + self.operator.spread(self._interpolate(bias, n, i))
+                values.append(value * self._beside(stage.slope, value))
+            for b, value in zip(self.tableau.b, values, strict=True):
+                if b:
+                    tangent = torch.add(tangent, value, alpha=self.step * b)
+            yield tangent[:batch]
 
     def _rows(self, state: Tensor) -> Tensor:
         """Return (batch, *state) or (batch, k, *state) as rows (batch · k, *state), a view of a contiguous `state`."""
@@ -163,12 +175,15 @@ class Flow:
             gradient: (weight, bias) tensors shaped as the knots, to which the gradient of Σ λ(T)·x(T) with respect to
                 the knots is added; needs a tape with inputs and one cotangent of each sample.
         """
+        return deque(self.adjoints(tape, adjoint, gradient), maxlen=1).pop()
+
+    def adjoints(self, tape: Tape, adjoint: Tensor, gradient: tuple[Tensor, Tensor] | None = None) -> Iterator[Tensor]:
+        """Yield λ at depths T, T − h, ..., 0, arguments as for `adjoint`; each is overwritten by the next."""
         batch, adjoint = len(adjoint), filled(adjoint, tape.rows).contiguous()
-        for s in reversed(range(len(tape.starts))):
-            stages_of = self._segment(tape, s)
-            for offset in reversed(range(len(stages_of))):
-                self._adjoint_step(s * tape.segment + offset, stages_of[offset], adjoint, gradient)
-        return adjoint[:batch]
+        yield adjoint[:batch]
+        for n, stages in self._recorded(tape, reverse=True):
+            self._adjoint_step(n, stages, adjoint, gradient)
+            yield adjoint[:batch]
 
     def _adjoint_step(
         self, n: int, stages: tuple[Stage, ...], adjoint: Tensor, gradient: tuple[Tensor, Tensor] | None
@@ -216,26 +231,3 @@ class Flow:
         for knot, share in ((k, 1.0 - w), (k + 1, w)):
             gradient[0][knot].add_(outer, alpha=share * self.step)
             gradient[1][knot].add_(total, alpha=share * self.step)
-
-
-class Solve(torch.autograd.Function):
-    """x(T) as an autograd node whose backward is the fused reverse sweep (once differentiable)."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, flow: Flow) -> Tensor:  # type: ignore[override]
-        needs = ctx.needs_input_grad
-        if not any(needs[:3]):
-            return flow.forward(x)
-        out, ctx.tape = flow.record(x, inputs=any(needs[1:3]))
-        ctx.flow = flow
-        return out
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, adjoint: Tensor):  # type: ignore[override]
-        flow: Flow = ctx.flow
-        gradient = None
-        if any(ctx.needs_input_grad[1:3]):
-            gradient = (torch.zeros_like(flow.weight), torch.zeros_like(flow.bias))
-        pulled = flow.adjoint(ctx.tape, adjoint, gradient)
-        return (pulled, *(gradient or (None, None)), None)
