@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from robustode import __version__
-from robustode.cli import data, deploy, evaluate, generate, listing, report, train, uncertainty, verify
+from robustode.cli import data, deploy, evaluate, generate, listing, report, sensitivity, train, uncertainty, verify
 from robustode.errors import OptionError, RobustODEError
 
 # Before torch starts its threads: on a machine that does other work too, threads that wait by spinning slow everything
@@ -38,6 +38,7 @@ app.command("deploy")(deploy.deploy_command)
 app.command("generate")(generate.generate_command)
 app.command("report")(report.report_command)
 app.command("verify")(verify.verify_command)
+app.command("sensitivity")(sensitivity.sensitivity_command)
 app.command("uncertainty")(uncertainty.uncertainty_command)
 app.command("list")(listing.list_command)
 app.add_typer(data.app, name="data")

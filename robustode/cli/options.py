@@ -102,6 +102,15 @@ def check_place(folder: Path, *, resume: bool = False, force: bool = False) -> N
         )
 
 
+def check_file(path: Path, force: bool) -> None:
+    """Raise, before anything is computed, unless this file can be written: it is new, or `force` replaces it."""
+    if path.is_dir() or (path.exists() and not force):
+        got = "a folder" if path.is_dir() else "it exists"
+        fix = "Choose another name, or use --force for a file."
+        raise RunError(f"output file '{path}'", expected="a new one", got=got, fix=fix)
+    check_place(path.parent)
+
+
 def numbers(option: str, text: str | None, count: int | None = None) -> tuple[float, ...] | None:
     """Return the comma-separated numbers of an option, or None; raise `OptionError` if they are none."""
     if text is None:

@@ -48,7 +48,7 @@ def uncertainty_command(
 
     Example: robustode uncertainty --model zoo:snode-digits --sigma 0.05,0.1 --limit 100
     """
-    from robustode.errors import OptionError, RunError
+    from robustode.errors import OptionError
     from robustode.evaluation.plan import make_plan
     from robustode.evaluation.protocol import build_protocol
     from robustode.evaluation.uncertain import noise_table
@@ -57,11 +57,7 @@ def uncertainty_command(
     if not sigmas or not all(0 <= value < math.inf for value in sigmas):
         raise OptionError("--sigma", expected="finite numbers ≥ 0 separated by commas", got=f"'{sigma}'")
     if out is not None:
-        if out.is_dir() or (out.exists() and not force):
-            got = "a folder" if out.is_dir() else "it exists"
-            fix = "Choose another --out, or use --force for a file."
-            raise RunError(f"output file '{out}'", expected="a new one", got=got, fix=fix)
-        options.check_place(out.parent)
+        options.check_file(out, force)
     extra = options.module_options(arch, bounds, classes, input_shape, mean, std, normalise, output)
     values: dict[str, Any] = {
         "models": [{"model": model, **extra}],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -64,6 +65,23 @@ class Data:
         """Return samples start to stop − 1, as views of the same memory."""
         part = slice(start, stop)
         return replace(self, x=self.x[part], y=self.y[part], index=self.index[part])
+
+    def take(self, samples: Sequence[int]) -> Data:
+        """Return the samples of these indices in the full split, in the order given; repeated ones once.
+
+        Raises:
+            DataError: an index that is not among those loaded.
+        """
+        place = {int(number): row for row, number in enumerate(self.index.tolist())}
+        wanted = list(dict.fromkeys(samples))
+        missing = [number for number in wanted if number not in place]
+        if missing:
+            expected = f"an index of {self.caption}, {min(place)} to {max(place)}"
+            raise DataError(f"sample of data '{self.name}'", expected=expected, got=", ".join(map(str, missing)))
+        rows = torch.tensor([place[number] for number in wanted], dtype=torch.int64)
+        things = "sample" if len(wanted) == 1 else "samples"
+        caption = f"{things} {', '.join(map(str, wanted))} of {self.caption}"
+        return replace(self, x=self.x[rows], y=self.y[rows], index=self.index[rows], caption=caption)
 
 
 def check_bounds(data: Data, bounds: tuple[float, float]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from robustode.errors import OptionError
 from robustode.evaluation.records import rows
 from robustode.evaluation.rundir import RunDir
 from robustode.evaluation.statistics import wilson_bounds
@@ -42,6 +43,7 @@ _STYLE: dict[Any, Any] = {
     "ytick.color": INK,
     "legend.frameon": False,
     "svg.fonttype": "path",
+    "pdf.fonttype": 42,
 }
 _POINTS = 400  # of a curve
 _QUANTILE = 0.98  # of the finite distances, where the axis ends
@@ -67,6 +69,37 @@ class Plot:
         with atomic(path) as temporary, style(self.name):
             self.figure.savefig(temporary, format="png", dpi=200, facecolor="white", metadata={"Software": None})
         return path
+
+    def pdf(self, path: Path) -> Path:
+        """Write the figure as PDF without date, atomically; equal figures give equal bytes."""
+        with atomic(path) as temporary, style(self.name):
+            metadata = {"CreationDate": None, "Creator": None, "Producer": None}
+            self.figure.savefig(temporary, format="pdf", metadata=metadata)
+        return path
+
+
+_WRITERS: dict[str, Callable[[Plot, Path], Path]] = {
+    ".svg": lambda plot, path: write_text(plot.svg(), path),
+    ".png": Plot.png,
+    ".pdf": Plot.pdf,
+}
+
+
+def check_name(path: Path) -> None:
+    """Raise `OptionError` unless a figure can be written under that name."""
+    if path.suffix not in _WRITERS:
+        raise OptionError(
+            f"figure '{path}'",
+            expected=f"a name ending in {', '.join(_WRITERS)}",
+            got=f"'{path.suffix}'" if path.suffix else "no suffix",
+            fix=f"Write {path.stem or 'figure'}.svg.",
+        )
+
+
+def write_plot(plot: Plot, path: Path) -> Path:
+    """Write a figure as SVG, PNG or PDF by the suffix of its name, atomically; raise `OptionError` for another."""
+    check_name(path)
+    return _WRITERS[path.suffix](plot, path)
 
 
 def accuracy_curves(records: pd.DataFrame, meta: dict[str, Any]) -> list[Plot]:

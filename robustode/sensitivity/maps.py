@@ -138,9 +138,12 @@ def _part(
 
 
 def _reason(model: Classifier) -> str:
-    if isinstance(model, SNODE):
-        return f"an adaptive solver has no fixed depth grid ({model.solver}); take with_solver(method='rk4', steps=N)"
-    return f"{type(model).__name__} is no sNODE"
+    if not isinstance(model, SNODE):
+        return f"{type(model).__name__} is no sNODE"
+    return (
+        f"its adaptive solver ({model.solver}) has no grid that samples share; take a fixed one, "
+        "model.with_solver(method='rk4', steps=N) or robustode deploy --method rk4 --steps N"
+    )
 
 
 def _check_classes(name: str, values: Tensor | None, count: int, classes: int) -> None:

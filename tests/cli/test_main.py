@@ -16,7 +16,8 @@ from robustode.cli.main import app
 from tests.cli.command import refused, works
 from tests.cli.command import robustode as command
 
-COMMANDS = ["eval", "run", "train", "deploy", "generate", "report", "verify", "uncertainty", "list", "data fetch"]
+COMMANDS = ["eval", "run", "train", "deploy", "generate", "report", "verify", "sensitivity", "uncertainty", "list"]
+COMMANDS += ["data fetch"]
 
 
 def test_the_list_of_commands_is_complete():

@@ -59,6 +59,17 @@ def test_shard_is_a_view_with_the_indices_of_the_whole():
     assert sum(len(data.shard(k, k + 4)) for k in (0, 4)) == 6
 
 
+def test_take_finds_samples_by_their_index_in_the_whole():
+    data = make(index=torch.arange(6) * 10)
+    part = data.take([50, 10, 50])
+    assert part.index.tolist() == [50, 10]
+    assert torch.equal(part.x, data.x[[5, 1]])
+    assert part.y.tolist() == [2, 1]
+    assert part.caption == "samples 50, 10 of all 6 points of mine"
+    with pytest.raises(DataError, match="expected an index of all 6 points of mine, 0 to 50, got 5, 60"):
+        data.take([10, 5, 60])
+
+
 def test_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         make().name = "other"

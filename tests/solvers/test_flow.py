@@ -1,5 +1,6 @@
 """The fused sweep against torchdiffeq, autograd, finite differences and closed forms."""
 
+import dataclasses
 import itertools
 import math
 
@@ -210,3 +211,28 @@ def test_without_grad_nothing_is_recorded(monkeypatch):
         assert torch.equal(model(x), expected)
     with pytest.raises(RuntimeError, match="recorded"):
         model(x)
+
+
+@pytest.mark.parametrize("method", TABLEAUX)
+def test_tangents_and_adjoints_at_every_depth_are_those_of_the_parts_of_the_flow(method, monkeypatch):
+    """ξ(t) and λ(t) against the first and the last steps alone, with weights given at their very depths."""
+    model = random_snode(method=method, steps=10, knots=1)  # θ is constant: parts are flows
+    model.requires_grad_(False)
+    x, draw = model.encode(random_points(model.input_shape, 3)), torch.Generator().manual_seed(0)
+    xi, w = (torch.randn(3, 12, generator=draw, dtype=torch.float64) for _ in range(2))
+    monkeypatch.setattr(flow_module, "TAPE_BYTES", 4 * ROWS * 12 * 8 * TABLEAUX[method].stages)
+    _, tape = model.flow.record(x)
+    assert len(tape.starts) == 3
+    tangents = [tangent.clone() for tangent in model.flow.tangents(tape, xi)]
+    adjoints = [adjoint.clone() for adjoint in model.flow.adjoints(tape, w)][::-1]
+    states = list(model.flow.states(x))
+    assert len(tangents) == len(adjoints) == len(states) == 11
+    assert torch.equal(tangents[0], xi)
+    assert torch.equal(adjoints[-1], w)
+    for n in range(1, 10):
+        first, last = (dataclasses.replace(model.flow, steps=k, horizon=k * model.flow.step) for k in (n, 10 - n))
+        assert torch.allclose(tangents[n], first.tangent(first.record(x)[1], xi), rtol=0, atol=1e-13)
+        assert torch.allclose(adjoints[n], last.adjoint(last.record(states[n])[1], w), rtol=0, atol=1e-13)
+    assert torch.equal(tangents[-1], model.flow.tangent(tape, xi))
+    assert torch.equal(adjoints[0], model.flow.adjoint(tape, w))
+    assert (tangents[-1] - xi).norm() > 0.1 * xi.norm()
