@@ -103,6 +103,7 @@ def test_a_folder_that_cannot_be_written(folder, monkeypatch):
         "generate --model s.safetensors --attack sensitivity-l2 --out new/x",
         "train snode --data digits --out new/x.safetensors",
         "uncertainty --model s.safetensors --out new/x.parquet",
+        "sensitivity --model s.safetensors --out new/x.svg",
     ):
         message = refused(line)
         assert "expected a folder that can be written" in message
