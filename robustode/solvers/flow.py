@@ -66,22 +66,23 @@ class Flow:
     def _advance(self, x: Tensor, n: int, record: list[tuple[Stage, ...]] | None, inputs: bool) -> Tensor:
         """One step, in place unless the stages' inputs are kept; appends its stages to `record` if there is one."""
         values: list[Tensor] = []
-        stages: list[Stage] = []
+        states: list[Tensor] = []
         for i in range(self.tableau.stages):
             z = self._stage_input(x, values, i)
             weight, bias = self.parameters(n, i)
-            value = self.activation.apply_(self.operator.affine(z, weight, bias))
-            values.append(value)
-            if record is not None:
-                stages.append(Stage(self.activation.slope(value), z if inputs else None))
-        if record is not None:
-            record.append(tuple(stages))
-        out = x.clone() if inputs else x
+            values.append(self.activation.apply_(self.operator.affine(z, weight, bias)))
+            states.append(z)
+        out = x
         for b, value in zip(self.tableau.b, values, strict=True):
             if b:
-                out.add_(value, alpha=self.step * b)
+                keep = inputs and out is x
+                out = torch.add(out, value, alpha=self.step * b) if keep else out.add_(value, alpha=self.step * b)
+        if record is not None:  # the values are not needed any more
+            slopes = map(self.activation.slope_, values)
+            record.append(tuple(Stage(s, z if inputs else None) for s, z in zip(slopes, states, strict=True)))
         return out
 
+    @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """Return x(T) for x(0) of shape (batch, *state); stores nothing."""
         batch, x = len(x), filled(x)
@@ -89,6 +90,7 @@ class Flow:
             x = self._advance(x, n, None, False)
         return x[:batch]
 
+    @torch.no_grad()
     def states(self, x: Tensor) -> Iterator[Tensor]:
         """Yield x at depths 0, h, 2h, ..., T."""
         batch, x = len(x), filled(x)
@@ -97,6 +99,7 @@ class Flow:
             x = self._advance(x, n, None, False)
             yield x[:batch].clone()
 
+    @torch.no_grad()
     def record(self, x: Tensor, *, inputs: bool = False) -> tuple[Tensor, Tape]:
         """Return x(T) and the tape that `tangent` and `adjoint` read; `inputs` keeps what weight derivatives need."""
         batch, x = len(x), filled(x)
@@ -111,6 +114,7 @@ class Flow:
             x = self._advance(x, n, stages if n >= last else None, inputs)
         return x[:batch], Tape(tuple(starts), segment, tuple(stages), inputs)
 
+    @torch.no_grad()
     def _segment(self, tape: Tape, s: int) -> tuple[tuple[Stage, ...], ...]:
         if s == len(tape.starts) - 1:
             return tape.stages
@@ -154,6 +158,7 @@ class Flow:
         """View σ' (batch, *state) so that it broadcasts against `state`, with or without an axis of directions."""
         return slope if state.dim() == slope.dim() else slope.unsqueeze(1)
 
+    @torch.no_grad()
     def adjoint(self, tape: Tape, adjoint: Tensor, gradient: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Return λ(0) = Pᵀ λ(T), the exact transpose of `tangent`.
 
@@ -164,18 +169,26 @@ class Flow:
                 the knots is added; needs a tape with inputs and one cotangent of each sample.
         """
         batch, adjoint = len(adjoint), filled(adjoint, tape.rows).contiguous()
+        scratch = torch.empty_like(adjoint)
         for s in reversed(range(len(tape.starts))):
             stages_of = self._segment(tape, s)
             for offset in reversed(range(len(stages_of))):
-                self._adjoint_step(s * tape.segment + offset, stages_of[offset], adjoint, gradient)
+                self._adjoint_step(s * tape.segment + offset, stages_of[offset], adjoint, scratch, gradient)
         return adjoint[:batch]
 
     def _adjoint_step(
-        self, n: int, stages: tuple[Stage, ...], adjoint: Tensor, gradient: tuple[Tensor, Tensor] | None
+        self,
+        n: int,
+        stages: tuple[Stage, ...],
+        adjoint: Tensor,
+        scratch: Tensor,
+        gradient: tuple[Tensor, Tensor] | None,
     ) -> None:
         """Pull `adjoint` back over one step, in place: λ ← λ + h Σ_i ν_i with ν_i = K_iᵀ (σ'_i ⊙ μ_i).
 
-        μ_i = b_i λ + h Σ_{j>i} a_ji ν_j is what reaches the value of stage i, in units of h.
+        μ_i = b_i λ + h Σ_{j>i} a_ji ν_j is what reaches the value of stage i, in units of h. `scratch` holds the product
+        σ'_i ⊙ μ_i: memory taken anew in every step can go back to the system in every step, at more than the cost of
+        the arithmetic.
         """
         rows = self._rows(adjoint)
         before = adjoint if len(stages) == 1 else adjoint.clone()
@@ -184,7 +197,7 @@ class Flow:
             mu = self._reaching(i, before, pulled)
             if mu is None:
                 continue
-            mu = mu * self._beside(stages[i].slope, adjoint)
+            mu = torch.mul(mu, self._beside(stages[i].slope, adjoint), out=scratch)
             if gradient is not None:
                 self._accumulate(gradient, n, i, mu, stages[i].input)
             weight = self._interpolate(self.weight, n, i)
@@ -235,7 +248,21 @@ class Solve(torch.autograd.Function):
     def backward(ctx, adjoint: Tensor):  # type: ignore[override]
         flow: Flow = ctx.flow
         gradient = None
-        if any(ctx.needs_input_grad[1:3]):
+        if _wanted(ctx, 1) or _wanted(ctx, 2):
             gradient = (torch.zeros_like(flow.weight), torch.zeros_like(flow.bias))
         pulled = flow.adjoint(ctx.tape, adjoint, gradient)
         return (pulled, *(gradient or (None, None)), None)
+
+
+def _wanted(ctx, i: int) -> bool:
+    """Whether the backward pass under way asks for the gradient of input i of a node.
+
+    `needs_input_grad` only says that it could be asked for. An attack asks for the gradient of its inputs alone, of a
+    model whose weights could be trained, and theirs would cost as much again as the sweep.
+    """
+    if not ctx.needs_input_grad[i]:
+        return False
+    try:
+        return torch._C._will_engine_execute_node(ctx.next_functions[i][0])
+    except RuntimeError:  # so the engine answers for a leaf that `torch.autograd.grad` was asked for
+        return True
