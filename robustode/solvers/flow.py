@@ -186,8 +186,8 @@ class Flow:
     ) -> None:
         """Pull `adjoint` back over one step, in place: λ ← λ + h Σ_i ν_i with ν_i = K_iᵀ (σ'_i ⊙ μ_i).
 
-        μ_i = b_i λ + h Σ_{j>i} a_ji ν_j is what reaches the value of stage i, in units of h. `scratch` holds the product
-        σ'_i ⊙ μ_i: memory taken anew in every step can go back to the system in every step, at more than the cost of
+        μ_i = b_i λ + h Σ_{j>i} a_ji ν_j is what reaches the value of stage i, in units of h. `scratch` holds
+        σ'_i ⊙ μ_i: memory taken anew in each step can go back to the system in every step, at more than the cost of
         the arithmetic.
         """
         rows = self._rows(adjoint)
