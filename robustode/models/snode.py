@@ -15,8 +15,9 @@ from robustode.solvers.activations import activation
 from robustode.solvers.adaptive import AdaptiveSolver, changed_solver
 from robustode.solvers.depth import knot_depths, smoothness
 from robustode.solvers.field import Field
-from robustode.solvers.flow import Flow, Solve
+from robustode.solvers.flow import Flow
 from robustode.solvers.operators import Dense, Operator
+from robustode.solvers.solve import Solve
 from robustode.solvers.tableau import tableau
 
 

@@ -12,6 +12,7 @@ from robustode.models.layered import Layered
 from robustode.models.snode import SNODE
 from robustode.solvers import flow as flow_module
 from robustode.solvers.depth import interpolate, knot_depths, knot_position
+from robustode.solvers.solve import Solve
 from robustode.solvers.tableau import TABLEAUX, Tableau
 from robustode.solvers.tape import ROWS
 from tests.problems import random_points, random_snode
@@ -226,11 +227,11 @@ def test_gradients_that_nobody_asks_for_are_not_computed(asked, computed, leaf, 
     x0 = random_points((12,), 3).requires_grad_(True)
     leaves = {"x": x0, "weight": flow.weight.detach().requires_grad_(), "bias": flow.bias.detach().requires_grad_()}
     given = leaves if leaf else {name: 1.0 * value for name, value in leaves.items()}
-    whole = torch.autograd.grad(flow_module.Solve.apply(*given.values(), flow).square().sum(), list(leaves.values()))
+    whole = torch.autograd.grad(Solve.apply(*given.values(), flow).square().sum(), list(leaves.values()))
     accumulate = flow_module.Flow._accumulate
     monkeypatch.setattr(flow_module.Flow, "_accumulate", lambda *a: calls.append(1) or accumulate(*a))
     given = leaves if leaf else {name: 1.0 * value for name, value in leaves.items()}
-    cost = flow_module.Solve.apply(*given.values(), flow).square().sum()
+    cost = Solve.apply(*given.values(), flow).square().sum()
     got = torch.autograd.grad(cost, [leaves[name] for name in asked])
     assert bool(calls) is computed
     for name, gradient in zip(asked, got, strict=True):
