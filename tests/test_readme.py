@@ -43,13 +43,22 @@ def test_commands(tmp_path):
 
 @pytest.mark.slow
 def test_python(tmp_path):
-    (code,) = blocks("python")
+    code, _ = blocks("python")
     done = run([sys.executable, "-W", "error", "-c", code], tmp_path)
     assert done.returncode == 0, done.stderr
     median, likely, rows = re.findall(r"[\d.]+", done.stdout.replace("dtype=torch.float64", ""))
     assert 0.1 < float(median) < 2
     assert 0.5 < float(likely) <= 1
     assert int(rows) >= 50 * 4
+
+
+def test_doors_to_other_tools(tmp_path):
+    _, code = blocks("python")
+    done = run([sys.executable, "-W", "error", "-c", code], tmp_path)
+    assert done.returncode == 0, done.stderr
+    rates = [float(rate) for rate in re.findall(r"[01]\.\d*", done.stdout)]
+    assert rates == sorted(rates)
+    assert 0 <= rates[0] < rates[-1] <= 1
 
 
 def test_links_exist():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ class Activation:
         apply: returns σ(a), for autograd.
         slope: returns σ'(a) from σ(a), as a new tensor.
         in_place: replaces a by σ(a), the same to the bit, where that is faster than copying it there.
+        slope_in_place: replaces σ(a) by σ'(a), the same to the bit as `slope`, where that needs no other memory.
         nonnegative: whether σ ≥ 0 everywhere; then no component of x decreases in depth.
         smooth: whether σ is continuously differentiable.
     """
@@ -35,12 +36,17 @@ class Activation:
     apply: Callable[[Tensor], Tensor]
     slope: Callable[[Tensor], Tensor]
     in_place: Callable[[Tensor], Tensor] | None = None
+    slope_in_place: Callable[[Tensor], Tensor] | None = None
     nonnegative: bool = False
     smooth: bool = True
 
     def apply_(self, a: Tensor) -> Tensor:
         """Replace the pre-activations a by σ(a), in place, and return them."""
         return a.copy_(self.apply(a)) if self.in_place is None else self.in_place(a)
+
+    def slope_(self, value: Tensor) -> Tensor:
+        """Return σ'(a) from σ(a), in the memory of `value` where that is possible; `value` is lost."""
+        return self.slope(value) if self.slope_in_place is None else self.slope_in_place(value)
 
     @property
     def at_zero(self) -> float:
@@ -54,16 +60,30 @@ def _tanh(a: Tensor) -> Tensor:
     return torch.sigmoid(a * 2) * 2 - 1
 
 
+@cache
+def _constant(number: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.full((), number, dtype=dtype, device=device)
+
+
 def _tanh_(a: Tensor) -> Tensor:
-    return a.mul_(2).sigmoid_().mul_(2).sub_(1)
+    s = a.add_(a).sigmoid_()
+    return torch.add(_constant(-1.0, s.dtype, s.device), s, alpha=2, out=s)
 
 
-def _tanh_slope(value: Tensor) -> Tensor:
-    return torch.addcmul(torch.ones((), dtype=value.dtype, device=value.device), value, value, value=-1)
+def _tanh_slope(value: Tensor, out: Tensor | None = None) -> Tensor:
+    return torch.addcmul(_constant(1.0, value.dtype, value.device), value, value, value=-1, out=out)
+
+
+def _tanh_slope_(value: Tensor) -> Tensor:
+    return _tanh_slope(value, out=value)
 
 
 def _sigmoid_slope(value: Tensor) -> Tensor:
     return torch.addcmul(value, value, value, value=-1)
+
+
+def _sigmoid_slope_(value: Tensor) -> Tensor:
+    return value.addcmul_(value, value, value=-1)
 
 
 def _softplus(a: Tensor) -> Tensor:
@@ -125,8 +145,8 @@ def _identity_slope(value: Tensor) -> Tensor:
 
 
 _ALL = (
-    Activation("tanh", _tanh, _tanh_slope, _tanh_),
-    Activation("sigmoid", torch.sigmoid, _sigmoid_slope, torch.Tensor.sigmoid_, nonnegative=True),
+    Activation("tanh", _tanh, _tanh_slope, _tanh_, _tanh_slope_),
+    Activation("sigmoid", torch.sigmoid, _sigmoid_slope, torch.Tensor.sigmoid_, _sigmoid_slope_, nonnegative=True),
     Activation("relu", torch.relu, _positive, torch.Tensor.relu_, nonnegative=True, smooth=False),
     Activation("leaky_relu", _leaky_relu, _leaky_relu_slope, smooth=False),
     Activation("srelu", _srelu, _srelu_slope, nonnegative=True),

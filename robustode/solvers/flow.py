@@ -67,22 +67,23 @@ class Flow:
     def _advance(self, x: Tensor, n: int, record: list[tuple[Stage, ...]] | None, inputs: bool) -> Tensor:
         """One step, in place unless the stages' inputs are kept; appends its stages to `record` if there is one."""
         values: list[Tensor] = []
-        stages: list[Stage] = []
+        states: list[Tensor] = []
         for i in range(self.tableau.stages):
             z = self._stage_input(x, values, i)
             weight, bias = self.parameters(n, i)
-            value = self.activation.apply_(self.operator.affine(z, weight, bias))
-            values.append(value)
-            if record is not None:
-                stages.append(Stage(self.activation.slope(value), z if inputs else None))
-        if record is not None:
-            record.append(tuple(stages))
-        out = x.clone() if inputs else x
+            values.append(self.activation.apply_(self.operator.affine(z, weight, bias)))
+            states.append(z)
+        out = x
         for b, value in zip(self.tableau.b, values, strict=True):
             if b:
-                out.add_(value, alpha=self.step * b)
+                keep = inputs and out is x
+                out = torch.add(out, value, alpha=self.step * b) if keep else out.add_(value, alpha=self.step * b)
+        if record is not None:  # the values are not needed any more
+            slopes = map(self.activation.slope_, values)
+            record.append(tuple(Stage(s, z if inputs else None) for s, z in zip(slopes, states, strict=True)))
         return out
 
+    @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """Return x(T) for x(0) of shape (batch, *state); stores nothing."""
         batch, x = len(x), filled(x)
@@ -90,6 +91,7 @@ class Flow:
             x = self._advance(x, n, None, False)
         return x[:batch]
 
+    @torch.no_grad()
     def states(self, x: Tensor) -> Iterator[Tensor]:
         """Yield x at depths 0, h, 2h, ..., T."""
         batch, x = len(x), filled(x)
@@ -98,6 +100,7 @@ class Flow:
             x = self._advance(x, n, None, False)
             yield x[:batch].clone()
 
+    @torch.no_grad()
     def record(self, x: Tensor, *, inputs: bool = False) -> tuple[Tensor, Tape]:
         """Return x(T) and the tape that `tangent` and `adjoint` read; `inputs` keeps what weight derivatives need."""
         batch, x = len(x), filled(x)
@@ -112,6 +115,7 @@ class Flow:
             x = self._advance(x, n, stages if n >= last else None, inputs)
         return x[:batch], Tape(tuple(starts), segment, tuple(stages), inputs)
 
+    @torch.no_grad()
     def _segment(self, tape: Tape, s: int) -> tuple[tuple[Stage, ...], ...]:
         if s == len(tape.starts) - 1:
             return tape.stages
@@ -166,6 +170,7 @@ class Flow:
         """View σ' (batch, *state) so that it broadcasts against `state`, with or without an axis of directions."""
         return slope if state.dim() == slope.dim() else slope.unsqueeze(1)
 
+    @torch.no_grad()
     def adjoint(self, tape: Tape, adjoint: Tensor, gradient: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Return λ(0) = Pᵀ λ(T), the exact transpose of `tangent`.
 
@@ -180,17 +185,25 @@ class Flow:
     def adjoints(self, tape: Tape, adjoint: Tensor, gradient: tuple[Tensor, Tensor] | None = None) -> Iterator[Tensor]:
         """Yield λ at depths T, T − h, ..., 0, arguments as for `adjoint`; each is overwritten by the next."""
         batch, adjoint = len(adjoint), filled(adjoint, tape.rows).contiguous()
+        scratch = torch.empty_like(adjoint)
         yield adjoint[:batch]
         for n, stages in self._recorded(tape, reverse=True):
-            self._adjoint_step(n, stages, adjoint, gradient)
+            self._adjoint_step(n, stages, adjoint, scratch, gradient)
             yield adjoint[:batch]
 
     def _adjoint_step(
-        self, n: int, stages: tuple[Stage, ...], adjoint: Tensor, gradient: tuple[Tensor, Tensor] | None
+        self,
+        n: int,
+        stages: tuple[Stage, ...],
+        adjoint: Tensor,
+        scratch: Tensor,
+        gradient: tuple[Tensor, Tensor] | None,
     ) -> None:
         """Pull `adjoint` back over one step, in place: λ ← λ + h Σ_i ν_i with ν_i = K_iᵀ (σ'_i ⊙ μ_i).
 
-        μ_i = b_i λ + h Σ_{j>i} a_ji ν_j is what reaches the value of stage i, in units of h.
+        μ_i = b_i λ + h Σ_{j>i} a_ji ν_j is what reaches the value of stage i, in units of h. `scratch` holds
+        σ'_i ⊙ μ_i: memory taken anew in each step can go back to the system in every step, at more than the cost of
+        the arithmetic.
         """
         rows = self._rows(adjoint)
         before = adjoint if len(stages) == 1 else adjoint.clone()
@@ -199,7 +212,7 @@ class Flow:
             mu = self._reaching(i, before, pulled)
             if mu is None:
                 continue
-            mu = mu * self._beside(stages[i].slope, adjoint)
+            mu = torch.mul(mu, self._beside(stages[i].slope, adjoint), out=scratch)
             if gradient is not None:
                 self._accumulate(gradient, n, i, mu, stages[i].input)
             weight = self._interpolate(self.weight, n, i)

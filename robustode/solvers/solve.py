@@ -1,4 +1,4 @@
-"""The fused sweep as a node of autograd."""
+"""The fused sweep inside autograd."""
 
 from __future__ import annotations
 
@@ -25,7 +25,21 @@ class Solve(torch.autograd.Function):
     def backward(ctx, adjoint: Tensor):  # type: ignore[override]
         flow: Flow = ctx.flow
         gradient = None
-        if any(ctx.needs_input_grad[1:3]):
+        if _wanted(ctx, 1) or _wanted(ctx, 2):
             gradient = (torch.zeros_like(flow.weight), torch.zeros_like(flow.bias))
         pulled = flow.adjoint(ctx.tape, adjoint, gradient)
         return (pulled, *(gradient or (None, None)), None)
+
+
+def _wanted(ctx, i: int) -> bool:
+    """Whether the backward pass under way asks for the gradient of input i of a node.
+
+    `needs_input_grad` only says that it could be asked for. An attack asks for the gradient of its inputs alone, of a
+    model whose weights could be trained, and theirs would cost as much again as the sweep.
+    """
+    if not ctx.needs_input_grad[i]:
+        return False
+    try:
+        return torch._C._will_engine_execute_node(ctx.next_functions[i][0])
+    except RuntimeError:  # so the engine answers for a leaf that `torch.autograd.grad` was asked for
+        return True

@@ -167,3 +167,9 @@ def test_every_activation_has_its_formula():
     assert set(FORMULAS) == set(LIMITS) == set(ACTIVATIONS)
     with pytest.raises(ModelError, match=r"expected one of elu, .*, got 'rellu'. Did you mean 'relu'"):
         activation("rellu")
+
+
+@every
+def test_slope_in_place_is_the_slope(name):
+    value, slope = values(name, torch.linspace(-3, 3, 41))
+    assert torch.equal(activation(name).slope_(value), slope)

@@ -13,6 +13,7 @@ from robustode.models.layered import Layered
 from robustode.models.snode import SNODE
 from robustode.solvers import flow as flow_module
 from robustode.solvers.depth import interpolate, knot_depths, knot_position
+from robustode.solvers.solve import Solve
 from robustode.solvers.tableau import TABLEAUX, Tableau
 from robustode.solvers.tape import ROWS
 from tests.problems import random_points, random_snode
@@ -236,3 +237,36 @@ def test_tangents_and_adjoints_at_every_depth_are_those_of_the_parts_of_the_flow
     assert torch.equal(tangents[-1], model.flow.tangent(tape, xi))
     assert torch.equal(adjoints[0], model.flow.adjoint(tape, w))
     assert (tangents[-1] - xi).norm() > 0.1 * xi.norm()
+
+
+WEIGHTS = ("weight", "bias")
+
+
+@pytest.mark.parametrize(
+    ("asked", "computed"),
+    [(("x",), False), (WEIGHTS, True), (("x", "weight"), True), (("bias",), True)],
+    ids=["inputs", "weights", "both", "bias"],
+)
+@pytest.mark.parametrize("leaf", [True, False], ids=["leaf", "inner"])
+def test_gradients_that_nobody_asks_for_are_not_computed(asked, computed, leaf, monkeypatch):
+    flow, calls = random_snode(method="rk4").flow, []
+    x0 = random_points((12,), 3).requires_grad_(True)
+    leaves = {"x": x0, "weight": flow.weight.detach().requires_grad_(), "bias": flow.bias.detach().requires_grad_()}
+    given = leaves if leaf else {name: 1.0 * value for name, value in leaves.items()}
+    whole = torch.autograd.grad(Solve.apply(*given.values(), flow).square().sum(), list(leaves.values()))
+    accumulate = flow_module.Flow._accumulate
+    monkeypatch.setattr(flow_module.Flow, "_accumulate", lambda *a: calls.append(1) or accumulate(*a))
+    given = leaves if leaf else {name: 1.0 * value for name, value in leaves.items()}
+    cost = Solve.apply(*given.values(), flow).square().sum()
+    got = torch.autograd.grad(cost, [leaves[name] for name in asked])
+    assert bool(calls) is computed
+    for name, gradient in zip(asked, got, strict=True):
+        assert torch.equal(gradient, dict(zip(leaves, whole, strict=True))[name])
+
+
+@pytest.mark.parametrize("only_inputs", [True, False])
+def test_backward_fills_the_gradients_asked_for(only_inputs):
+    model, x = random_snode(), random_points((1, 3, 4), 3).requires_grad_(True)
+    model(x).square().sum().backward(inputs=[x] if only_inputs else None)
+    assert x.grad.abs().max() > 1e-3
+    assert (model.weight.grad is None) is only_inputs
