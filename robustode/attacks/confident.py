@@ -37,8 +37,8 @@ def most_confident(search: Search, eps: float) -> None:
     x = into_ball(delta * per_sample(scale.to(x0.dtype), delta), x0, eps, norm, bounds)
     for i in range(STEPS + 1):
         plane = search.plane(rows, x)
-        better = plane.margin.double() < best_margin
-        best_margin = torch.where(better, plane.margin.double(), best_margin)
+        better = plane.value.double() < best_margin
+        best_margin = torch.where(better, plane.value.double(), best_margin)
         best_x = torch.where(per_sample(better, x), x, best_x)
         if i < STEPS:
             length = eps * (0.5 - 0.45 * i / max(STEPS - 1, 1))

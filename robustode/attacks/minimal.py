@@ -1,4 +1,4 @@
-"""The minimal-norm search: linearise at the clean input, approach the nearest classes, polish along the boundary."""
+"""The minimal-norm search: a lead, rows for the nearest classes, and a race of walks along the boundary."""
 
 from __future__ import annotations
 
@@ -7,10 +7,25 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustode.attacks.descent import descend
-from robustode.attacks.norms import distance, dual, per_sample
-from robustode.attacks.search import Plane, Search
-from robustode.sensitivity.linearise import linearise
+from robustode.attacks.explore import distinct, far_points, lead, nearest_classes, towards
+from robustode.attacks.levels import Level, agree, level_of_each
+from robustode.attacks.search import Search
+from robustode.attacks.walk import Walk
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """One exploration of the nearest classes.
+
+    Attributes:
+        at: where the classes are linearised, on the line from the clean input (0) to the best point known (1).
+        reach: radius within which their rows stay, as a share of the best distance known.
+        classes: nearest classes, each of which a row sets out for.
+    """
+
+    at: float
+    reach: float
+    classes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,192 +33,236 @@ class Effort:
     """How much work a setting does.
 
     Attributes:
-        classes: nearest classes tried in the approach (0: all of them).
-        approach: linearisations on the way to each of them.
-        keep: best classes that are polished along the boundary.
-        polish: linearisations on the boundary.
-        descent: normalised gradient steps for samples that the linear model did not solve.
-        probes: forward passes at most for each search along a ray.
+        lead: linearisations of the lead before its walk.
+        walk: steps of its walk before the classes are explored.
+        temperature: of the soft margin that the lead follows, as a share of the spread of the logits.
+        pool: classes of largest logits that are linearised together.
+        steps: linearisations on the way to each, after the common one.
+        rounds: explorations.
+        sure: rounds that all samples have; the others only those that the round before brought nearer.
+        race: (steps, rows kept for each sample) of the walks on the coarser level.
+        finish: the same at full resolution.
+        probes: forward passes at most for the last search along a ray.
     """
 
-    classes: int
-    approach: int
-    keep: int
-    polish: int
-    descent: int
-    probes: int = 4
+    lead: int = 6
+    walk: int = 8
+    temperature: float = 0.05
+    pool: int = 9
+    steps: int = 2
+    rounds: tuple[Round, ...]
+    sure: int = 1
+    race: tuple[tuple[int, int], ...]
+    finish: tuple[tuple[int, int], ...]
+    probes: int = 3
 
 
 SETTINGS = {
-    "fast": Effort(classes=4, approach=5, keep=3, polish=8, descent=40),
-    "thorough": Effort(classes=0, approach=12, keep=3, polish=20, descent=150),
+    "quick": Effort(lead=4, walk=0, rounds=(Round(at=0.0, reach=1.0, classes=0),), race=(), finish=((10, 1),)),
+    "fast": Effort(
+        rounds=(Round(at=0.5, reach=1.1, classes=3), Round(at=0.0, reach=1.0, classes=5)),
+        race=((2, 4),),
+        finish=((2, 3), (6, 2)),
+    ),
+    "thorough": Effort(
+        rounds=(
+            Round(at=0.5, reach=1.2, classes=7),
+            Round(at=0.0, reach=1.0, classes=7),
+            Round(at=1.0, reach=1.2, classes=7),
+            Round(at=0.75, reach=1.1, classes=9),
+            Round(at=0.25, reach=1.1, classes=9),
+        ),
+        sure=3,
+        race=((3, 6),),
+        finish=((4, 4), (4, 3), (8, 2)),
+    ),
 }
-SMALLEST_SHARE = 1 / 8  # a row whose step was halved this far is finished
-PROMISING = 1.3  # rows further than this times the best of their sample are not polished
-NOISES = 4  # noise images asked where nothing was found
-HARD = 0.05  # KKT residual above which a sample is given to the descent
-STRETCH = (1.2, 1.5, 2.0, 3.0, 5.0, 10.0)  # factors tried where the approach stopped short of a boundary
+FINE = 1  # rounds from this one on are at full resolution
+LATER = 0.5  # share of the later steps of a row towards its class
+APART = 0.1  # rows nearer to each other than this share of their distance are one
+HOPELESS = 1.5  # rows whose boundary lies further than this times the best known are given up
+LONGER = 1.05  # what the distance of a point that is not adversarial counts in the race
+CONTENDERS = 1.01  # rows within this of the best are refined to the end
+SETTLED = 1e-2  # a round that gains less than this share leaves a sample settled
+PRUNE = (0.9, 10.0)
+STRETCH = (1.2, 1.5, 2.0, 3.0, 5.0, 10.0)  # factors tried where no boundary was met
 
 
 def minimal_norm(search: Search, effort: Effort, damping: float) -> Tensor:
-    """Run the whole minimal-norm search: clean linearisation, approach, polish; one row for each sample is left.
+    """Run the whole minimal-norm search for a search with one row for each sample.
 
     Returns:
-        (samples,) float64, KKT residual 1 − ‖δ_lin‖ / ‖δ‖ of the best points: the share by which the linear model at
-        the point still promises to shorten it; +inf where nothing was found.
+        (rows,) float64, KKT residual 1 − ‖δ_lin‖ / ‖δ‖ of the best points: the share by which the linear model at the
+        point still promises to shorten it; +inf where nothing was found.
     """
-    clean, candidate = _first_planes(search, effort)
-    last = _approach(search, candidate, clean, effort.approach, damping)
-    _stretch(search, last)
-    _keep_best(search, effort.keep)
-    kkt = torch.full_like(search.best, torch.inf)
-    rows = torch.isfinite(search.best).nonzero().squeeze(1)
-    search.ray(rows, search.best_x[rows], evaluations=effort.probes)
-    _polish(search, effort, rows[_promising(search)[rows]], kkt)
-    order = _best_of_each_sample(search)
-    search.keep_rows(order)
-    kkt = kkt[order]
-    hard = (kkt > HARD).nonzero().squeeze(1)
-    if len(hard):
-        _anywhere(search, effort.probes)
-        descend(search, hard, effort.descent)
-        found = hard[torch.isfinite(search.best[hard])]
-        search.ray(found, search.best_x[found], evaluations=effort.probes)
-        _polish(search, effort, found, kkt)
-    return kkt
+    state = _State(search)
+    groups = level_of_each(search, effort.temperature)
+    left = search.every[:0]
+    for level, rows in groups:
+        if level.model is not search.model:
+            left = torch.cat([left, _solve(state, rows, level, effort, damping)])
+    own = [rows for level, rows in groups if level.model is search.model]
+    rows = torch.cat([*own, left]).sort().values
+    if len(rows):
+        _solve(state, rows, Level(search.model, search.share), effort, damping)
+    _last_resort(state, effort)
+    return state.residual()
 
 
-def _first_planes(search: Search, effort: Effort) -> tuple[Plane, Tensor | None]:
-    """Linearise all classes at the clean inputs; leave a row for each of the nearest classes of each sample."""
-    model, x = search.model, search.x0
-    rows = torch.arange(len(x), device=x.device)
-    if search.target is not None:
-        return search.plane(rows, x), None
-    linear = linearise(model, x)
-    logits = linear.logits
-    batch, classes = logits.shape
-    search.count_all(forwards=1, backwards=classes)
-    eye = torch.eye(classes, dtype=logits.dtype, device=logits.device)
-    gradients = linear.vjp(eye.expand(batch, -1, -1)).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-    own = search.y[:, None]
-    search.repeat_rows(classes)
-    rows = torch.arange(batch * classes, device=x.device)
-    margin = (logits.gather(1, own) - logits).reshape(-1)
-    own_gradient = gradients[torch.arange(batch, device=x.device), search.y[::classes]]
-    difference = (own_gradient[:, None] - gradients).reshape(-1, *x.shape[1:])
-    tolerance = search.tolerance(logits).repeat_interleave(classes)
-    plane = search.project(rows, search.x0, margin, difference, tolerance)
-    rank = _rank(search, plane).reshape(batch, classes).scatter(1, own, torch.inf)
-    count = min(effort.classes or classes - 1, classes - 1)
-    nearest = rank.argsort(dim=1, stable=True)[:, :count]
-    keep = (torch.arange(batch, device=x.device)[:, None] * classes + nearest).reshape(-1)
-    search.keep_rows(keep)
-    return plane.take(keep), nearest.reshape(-1)
+def _solve(state: _State, samples: Tensor, level: Level, effort: Effort, damping: float) -> Tensor:
+    """Search for some samples on a level; return those for which it proved too coarse near the boundary."""
+    search, temperature = state.search, effort.temperature
+    here = search.spawn(samples, model=level.model, share=level.share)
+    clean = here.plane(here.every, here.x0, temperature=temperature)
+    x = lead(here, here.every, clean, steps=effort.lead, damping=damping, temperature=temperature)
+    walk = Walk(here, x, here.distance(here.every, x))
+    walk.advance(here.every, effort.walk)
+    refused = samples[:0]
+    if level.model is search.model:
+        state.take(samples, here, walk, per=1)
+    else:
+        suits = agree(search.spawn(samples), here, walk.x, clean.value, temperature)
+        refused, samples = samples[~suits], samples[suits]
+        walk.keep(suits)
+    state.x[samples], state.reach[samples] = walk.x, walk.reach
+    for number, plan in enumerate(effort.rounds):
+        if len(samples) == 0:
+            break
+        if number == FINE:
+            level = Level(search.model, search.share)
+        before = state.radius(samples)
+        _round(state, samples, level, effort, plan, first=number == 0)
+        if number + 1 >= effort.sure:
+            samples = samples[~(state.radius(samples) > before * (1 - SETTLED))]
+    return refused
 
 
-def _rank(search: Search, plane: Plane) -> Tensor:
-    """Order classes by the distance of their linear boundary within the box; those it misses come after, by g / ‖G‖."""
-    lo, hi = search.model.bounds
-    corner = torch.full_like(search.x0[:1], hi - lo)
-    box = distance(torch.zeros_like(corner), corner, search.norm)
-    free = plane.margin.double() / dual(plane.gradient.flatten(1), search.norm).double()
-    free = torch.where(torch.isfinite(free), free, torch.inf)
-    return torch.where(plane.feasible, plane.length, box + free)
+class _State:
+    """What is known of each sample: its best point in the search, a point to go on from, its residual."""
+
+    def __init__(self, search: Search) -> None:
+        self.search, self.x = search, search.x0.clone()
+        self.reach, self.kkt = torch.full_like(search.best, torch.inf), torch.full_like(search.best, torch.inf)
+        self.arrived = torch.zeros_like(search.best, dtype=torch.bool)
+
+    def radius(self, rows: Tensor) -> Tensor:
+        """Distance to the nearest boundary known: of an adversarial, else where the walk saw it."""
+        return torch.minimum(self.search.best[rows], self.reach[rows])
+
+    def take(self, samples: Tensor, found: Search, walk: Walk, per: int) -> None:
+        """Keep the best row of each sample where it is better than what is known."""
+        best = found.best.reshape(-1, per).argmin(1) + per * torch.arange(len(samples), device=samples.device)
+        better = found.best[best] < self.search.best[samples]
+        into, rows = samples[better], best[better]
+        self.search.best[into], self.search.best_x[into] = found.best[rows], found.best_x[rows]
+        self.x[into], self.reach[into] = found.best_x[rows], found.best[rows]
+        self.kkt[into], self.arrived[into] = walk.kkt[rows], walk.done[rows]
+
+    def residual(self) -> Tensor:
+        """Return the KKT residuals; those of points that no walk arrived at are measured."""
+        search = self.search
+        rows = (torch.isfinite(search.best) & ~self.arrived).nonzero().squeeze(1)
+        if len(rows):
+            plane = search.plane(rows, search.best_x[rows])
+            self.kkt[rows] = (1 - plane.length / search.best[rows]).clamp_min(0)
+        return torch.where(torch.isfinite(search.best), self.kkt, torch.inf)
 
 
-def _approach(search: Search, candidate: Tensor | None, plane: Plane, iterations: int, damping: float) -> Tensor:
-    """Move every row towards its class's boundary: x ← x + β (projection − x), β adapted to the margin's linearity.
+def _round(state: _State, samples: Tensor, level: Level, effort: Effort, plan: Round, *, first: bool) -> None:
+    """Explore the nearest classes of some samples on a level, and let the walks race; the best row is kept."""
+    master = state.search
+    coarse = master.spawn(samples, model=level.model, share=level.share)
+    wide, x, running = _rows(state, samples, coarse, effort, plan, first=first)
+    per = len(x) // len(samples)
+    reach = state.radius(samples).repeat_interleave(per)
+    away = running[running % per > 0]
+    reach[away] = LONGER * wide.distance(away, x[away])
+    found = torch.isfinite(wide.best)
+    x[found], reach[found] = wide.best_x[found], wide.best[found]
+    walk = Walk(wide, x, reach)
+    running = _race(walk, running, effort.race, per)
+    if level.model is not master.model:
+        wide = wide.spawn(wide.every, model=master.model, share=master.share)
+        walk = Walk(wide, walk.x, walk.reach)
+    running = _race(walk, running, effort.finish, per)
+    _refine(walk, running, per, effort.probes)
+    state.take(samples, wide, walk, per)
 
-    Returns the last projections, (rows, *input_shape).
+
+def _rows(
+    state: _State, samples: Tensor, coarse: Search, effort: Effort, plan: Round, *, first: bool
+) -> tuple[Search, Tensor, Tensor]:
+    """Return a search with a row for the best point of each sample and one for each of the nearest classes; the points
+    where the rows begin; and those rows that are worth running."""
+    known, radius = state.x[samples], state.radius(samples)
+    if plan.classes == 0:
+        return coarse, known.clone(), coarse.every
+    at = coarse.x0 + plan.at * (known - coarse.x0)
+    plane, candidate = nearest_classes(coarse, at, pool=effort.pool, count=plan.classes)
+    count = len(candidate) // len(samples)
+    wide = coarse.spawn(coarse.every.repeat_interleave(count + 1))
+    grid = wide.every.reshape(-1, count + 1)
+    keep = (
+        _plausible(plane.length.reshape(-1, count), radius) if first else torch.ones_like(candidate, dtype=torch.bool)
+    )
+    rows = grid[:, 1:].reshape(-1)[keep]
+    x = known.repeat_interleave(count + 1, 0)
+    limit = (plan.reach * radius).repeat_interleave(count)[keep]
+    start = at.repeat_interleave(count, 0)[keep]
+    options = {"steps": effort.steps, "damping": LATER}
+    x[rows] = towards(wide, rows, start, plane.take(keep), candidate[keep], limit, **options)
+    wide.ray(rows, x[rows], evaluations=1)
+    return wide, x, torch.cat([grid[:, 0], rows]).sort().values
+
+
+def _plausible(length: Tensor, radius: Tensor) -> Tensor:
+    """Which classes can hold the nearest boundary, (samples · classes,) bool, as far as the linear model is right.
+
+    How right it is is seen from the lead: the nearest plane predicted min `length`, the boundary lies at `radius`.
     """
-    rows = torch.arange(len(search.x0), device=search.x0.device)
-    x = search.x0
-    beta = torch.full((len(rows),), damping, dtype=x.dtype, device=x.device)
-    for _ in range(iterations):
-        step = per_sample(beta, x) * (plane.point - x)
-        predicted = (plane.gradient * step).flatten(1).sum(1)
-        x = x + step
-        before = plane.margin
-        plane = search.plane(rows, x, candidate)
-        ratio = (plane.margin - before) / torch.where(predicted == 0, torch.ones_like(predicted), predicted)
-        linear = (ratio > 0.7) & (ratio < 1.4)
-        beta = torch.where(linear, beta * 1.5, beta * 0.8).clamp(0.3, 1.0)
-    search.evaluate(rows, plane.point)
-    return plane.point
+    doubt = (1 - radius / length.amin(1).clamp_min(1e-300)).abs()
+    return (length * (PRUNE[0] - PRUNE[1] * doubt)[:, None] <= radius[:, None]).reshape(-1)
 
 
-def _stretch(search: Search, point: Tensor) -> None:
-    """For samples of which no row met an adversarial, lengthen the last step until one is met or the box ends."""
+def _race(walk: Walk, running: Tensor, stages: tuple[tuple[int, int], ...], per: int) -> Tensor:
+    """Let walks run in stages; before each, only the nearest that are distinct go on. Return those left."""
+    search = walk.search
+    for steps, count in stages:
+        running = distinct(search, running, walk.x, walk.reach, per=per, count=count, apart=APART)
+        for _ in range(steps):
+            best = search.best.reshape(-1, per).amin(1)[running // per]
+            active = running[walk.reach[running] <= HOPELESS * best]
+            walk.advance(active, 1)
+    return running
+
+
+def _refine(walk: Walk, running: Tensor, per: int, probes: int) -> None:
+    """Find the boundary on the rays to the ends of the best walks, to 1e-4."""
+    search = walk.search
+    value = torch.full_like(search.best, torch.inf)
+    value[running] = torch.minimum(walk.reach[running], search.best[running])
+    least = value.reshape(-1, per).amin(1)[running // per]
+    rows = running[value[running] <= CONTENDERS * least]
+    search.ray(rows, walk.x[rows], evaluations=probes)
+
+
+def _last_resort(state: _State, effort: Effort) -> None:
+    """For samples without an adversarial: lengthen the step, then look far away; walk from what is found."""
+    search = state.search
     lo, hi = search.model.bounds
+    hidden = torch.isinf(search.best).nonzero().squeeze(1)
+    rows = hidden
     for factor in STRETCH:
-        found = torch.zeros(search.samples, dtype=torch.bool, device=point.device)
-        found[search.sample[torch.isfinite(search.best)]] = True
-        rows = (~found[search.sample]).nonzero().squeeze(1)
         if len(rows) == 0:
-            return
+            break
         x0 = search.x0[rows]
-        search.evaluate(rows, (x0 + factor * (point[rows] - x0)).clamp(lo, hi))
-
-
-def _anywhere(search: Search, probes: int) -> None:
-    """For samples with nothing found: look far from the clean input, where saturation does not hide the gradient.
-
-    The inverted image, black, grey, white and noise are asked, then the boundary on the rays to those that are answered
-    otherwise. Each sample is asked the same points in any batch.
-    """
-    rows = torch.isinf(search.best).nonzero().squeeze(1)
-    if len(rows) == 0:
-        return
-    lo, hi = search.model.bounds
-    x0 = search.x0[rows]
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.rand(NOISES, *x0.shape[1:], generator=generator, dtype=torch.float64).to(x0)
-    even = [torch.full_like(x0[0], share) for share in (0.0, 0.5, 1.0)]
-    search.evaluate(rows, lo + hi - x0)
-    for point in (*even, *noise):
-        search.evaluate(rows, (lo + (hi - lo) * point).expand_as(x0))
-    found = rows[torch.isfinite(search.best[rows])]
-    for _ in range(3):
-        search.ray(found, search.best_x[found], evaluations=probes)
-
-
-def _keep_best(search: Search, keep: int) -> None:
-    """Leave the `keep` best rows of every sample."""
-    per_sample = len(search.x0) // search.samples
-    order = search.best.reshape(search.samples, per_sample).argsort(1)[:, :keep]
-    search.keep_rows((torch.arange(search.samples, device=order.device)[:, None] * per_sample + order).reshape(-1))
-
-
-def _best_of_each_sample(search: Search) -> Tensor:
-    per_sample = len(search.x0) // search.samples
-    best = search.best.reshape(search.samples, per_sample).argmin(1)
-    return torch.arange(search.samples, device=best.device) * per_sample + best
-
-
-def _promising(search: Search) -> Tensor:
-    """(rows,) bool: within `PROMISING` times the best distance of the same sample."""
-    best = search.best.reshape(search.samples, -1)
-    return (best <= PROMISING * best.amin(1, keepdim=True)).reshape(-1)
-
-
-def _polish(search: Search, effort: Effort, active: Tensor, kkt: Tensor) -> None:
-    """Slide along the boundary to a KKT point: project from the clean input, find the boundary again on that ray.
-
-    A step is accepted only if the distance falls; else it is halved. Rows whose residual is small are finished. The
-    residuals of the rows `active` are written to `kkt`.
-    """
-    share = torch.ones(len(search.x0), dtype=search.x0.dtype, device=search.x0.device)
-    for _ in range(effort.polish):
-        if len(active) == 0:
-            return
-        x, before = search.best_x[active], search.best[active]
-        plane = search.plane(active, x)
-        kkt[active] = (1 - plane.length / before).clamp_min(0)
-        step = per_sample(share[active], x) * (plane.point - x)
-        slope = (plane.gradient * (x + step - search.x0[active])).flatten(1).sum(1)
-        search.ray(active, x + step, evaluations=effort.probes, slope=slope)
-        better = search.best[active] < before * (1 - 1e-4)
-        share[active] = torch.where(better, (share[active] * 2).clamp_max(1.0), share[active] / 2)
-        active = active[(kkt[active] > 1e-4) & (share[active] >= SMALLEST_SHARE)]
-    if len(active):
-        kkt[active] = (1 - search.plane(active, search.best_x[active]).length / search.best[active]).clamp_min(0)
+        search.evaluate(rows, (x0 + factor * (state.x[rows] - x0)).clamp(lo, hi))
+        rows = rows[torch.isinf(search.best[rows])]
+    far_points(search, rows, evaluations=effort.probes)
+    found = hidden[torch.isfinite(search.best[hidden])]
+    if len(found):
+        search.ray(found, search.best_x[found], evaluations=effort.probes)
+        walk = Walk(search, search.best_x.clone(), search.best.clone())
+        walk.advance(found, sum(steps for steps, _ in effort.finish))
+        search.ray(found, walk.x[found], evaluations=effort.probes)
+        state.kkt[found], state.arrived[found] = walk.kkt[found], walk.done[found]

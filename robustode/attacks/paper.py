@@ -34,7 +34,7 @@ def paper_search(search: Search, *, kappa: float, step: float, steps: int) -> Te
         classes = logits.shape[1]
         eye = torch.eye(classes, dtype=logits.dtype, device=logits.device)
         rows = linear.vjp(eye.expand(len(x), -1, -1)).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-        search.count_all(forwards=1, backwards=classes)
+        search.passes.add(search.sample, forwards=1, backwards=classes)
         direction = kappa * rows - rows[index, search.y][:, None]
         length = direction.flatten(2).norm(dim=2)
         reach = (logits.gather(1, own) - kappa * logits) / length
@@ -45,4 +45,4 @@ def paper_search(search: Search, *, kappa: float, step: float, steps: int) -> Te
         usable = torch.isfinite(reach[index, chosen])
         x = torch.where(per_sample(usable, x), (x + step * v / per_sample(size, x)).clamp(lo, hi), x)
         search.evaluate(index, x)
-    return torch.full((search.samples,), torch.inf, dtype=torch.float64, device=x.device)
+    return torch.full_like(search.best, torch.inf)

@@ -58,7 +58,7 @@ def project(normal: Tensor, offset: Tensor, x: Tensor, bounds: tuple[float, floa
     return Projection(sign * step, feasible)
 
 
-def furthest(normal: Tensor, eps: float, x: Tensor, bounds: tuple[float, float], norm: str) -> Tensor:
+def furthest(normal: Tensor, eps: float | Tensor, x: Tensor, bounds: tuple[float, float], norm: str) -> Tensor:
     """Solve max ⟨w, δ⟩ subject to ‖δ‖ ≤ ε and lo ≤ x + δ ≤ hi for every row; δ_i = 0 where w_i = 0.
 
     The solutions lie on the same path as those of `project`, which is its converse: δ_i = sign(w_i) min(ε, u_i) for L∞,
@@ -67,7 +67,7 @@ def furthest(normal: Tensor, eps: float, x: Tensor, bounds: tuple[float, float],
 
     Args:
         normal: w, (rows, d).
-        eps: ε > 0.
+        eps: ε > 0, one or (rows,).
         x: (rows, d), inside the bounds.
         bounds: (lo, hi).
         norm: "l2", "linf" or "l1".
@@ -80,16 +80,17 @@ def furthest(normal: Tensor, eps: float, x: Tensor, bounds: tuple[float, float],
     size, sign = (normal / scale).abs(), normal.sign()
     room = torch.where(normal > 0, hi - x, x - lo).clamp_min(0)
     room = torch.where(size > 0, room, torch.zeros_like(room))
+    radius = torch.as_tensor(eps, dtype=room.dtype, device=room.device).expand(len(room))[:, None]
     if check_norm(norm) == "linf":
-        step = room.clamp_max(eps)
+        step = torch.minimum(room, radius)
     elif norm == "l2":
         cap = room.square()
-        level = _fill(size.square(), cap, cap.sum(1).clamp_max(eps**2))[:, None]
+        level = _fill(size.square(), cap, torch.minimum(cap.sum(1), radius.square().squeeze(1)))[:, None]
         step = torch.minimum(level.sqrt() * size, room)
     else:
         order = size.argsort(1, descending=True)
         ordered = room.gather(1, order)
-        left = (eps - (ordered.cumsum(1) - ordered)).clamp_min(0)
+        left = (radius - (ordered.cumsum(1) - ordered)).clamp_min(0)
         step = torch.zeros_like(room).scatter(1, order, torch.minimum(left, ordered))
     return sign * step
 

@@ -13,7 +13,7 @@ from robustode.attacks.confident import most_confident
 from robustode.attacks.minimal import SETTINGS, minimal_norm
 from robustode.attacks.norms import check_norm
 from robustode.attacks.paper import paper_search
-from robustode.attacks.search import Search
+from robustode.attacks.search import Passes, Search
 from robustode.errors import AttackError, BudgetError, unknown
 from robustode.models.base import Classifier
 from robustode.sensitivity.jacobian import rows_at_once
@@ -114,11 +114,13 @@ class SensitivityAttack:
         )
 
     def _attack(self, model: Classifier, x: Tensor, y: Tensor, target: Tensor | None):
-        search = Search(model, x, y, target, self.norm)
+        passes = Passes(len(x))
+        rows = torch.arange(len(x), device=x.device)
+        search = Search(model, x, y, target, self.norm, sample=rows, passes=passes)
         if self.setting == "paper":
             kkt = paper_search(search, kappa=self.kappa, step=self.step, steps=self.steps)
         else:
             kkt = minimal_norm(search, SETTINGS[self.setting], self.damping)
         if self.eps is not None:
             most_confident(search, self.eps)
-        return search.best_x, search.forwards, search.backwards, kkt.cpu()
+        return search.best_x, passes.forwards, passes.backwards, kkt.cpu()

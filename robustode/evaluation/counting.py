@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from robustode.models.base import Classifier
@@ -26,7 +28,7 @@ class Counted(nn.Module):
         self.bare = model
         self.bounds, self.classes, self.input_shape = model.bounds, model.classes, model.input_shape
         self.draws = int(getattr(model, "draws", 1))
-        self.forwards = self.backwards = 0
+        self.forwards = self.backwards = 0.0
         self.nfe: float | None = getattr(model, "nfe", None)
         self._taken: Tensor | None = None
         self._rows: Tensor | None = None
@@ -70,6 +72,10 @@ class Counted(nn.Module):
         self.add(taken)
         return _CountedLinearisation(linear, self, taken)
 
+    def at_steps(self, steps: int) -> _Coarse:
+        """Return the model on a coarser grid, of which a pass counts as its fraction of one of the model itself."""
+        return _Coarse(self, self.bare.at_steps(steps))
+
     def add(self, taken: Tensor | None) -> None:
         """Count the evaluations that the rows of a pass took, (rows,), where the model says."""
         if taken is None:
@@ -83,20 +89,38 @@ class Counted(nn.Module):
 
     def reset(self) -> None:
         """Start counting again."""
-        self.forwards = self.backwards = 0
+        self.forwards = self.backwards = 0.0
         self._taken = self._rows = None
 
 
+class _Coarse(nn.Module):
+    """A coarser level of a counted sNODE, counted with it."""
+
+    def __init__(self, counted: Counted, level: Any) -> None:
+        super().__init__()
+        self.bare, self._share, self._counts = level, level.steps / counted.bare.steps, (counted,)
+        self.bounds, self.classes, self.input_shape = level.bounds, level.classes, level.input_shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._counts[0].forwards += len(x) * self._share
+        return self.bare(x)
+
+    def linearise(self, x: Tensor) -> Linearisation:
+        counted = self._counts[0]
+        counted.forwards += len(x) * self._share
+        return _CountedLinearisation(linearise(self.bare, x), counted, None, self._share)
+
+
 class _CountedLinearisation:
-    def __init__(self, linear: Linearisation, counted: Counted, taken: Tensor | None) -> None:
-        self._linear, self._counted, self._taken = linear, counted, taken
+    def __init__(self, linear: Linearisation, counted: Counted, taken: Tensor | None, share: float = 1.0) -> None:
+        self._linear, self._counted, self._taken, self._share = linear, counted, taken, share
         self.logits = linear.logits
 
     def vjp(self, cotangent: Tensor) -> Tensor:
-        self._counted.backwards += cotangent.shape[:-1].numel() * self._counted.draws
+        self._counted.backwards += cotangent.shape[:-1].numel() * self._counted.draws * self._share
         return self._linear.vjp(cotangent)
 
     def jvp(self, delta: Tensor) -> Tensor:
-        self._counted.forwards += len(delta) * self._counted.draws
+        self._counted.forwards += len(delta) * self._counted.draws * self._share
         self._counted.add(self._taken)
         return self._linear.jvp(delta)

@@ -1,0 +1,70 @@
+"""Coarser levels of an sNODE: the same network on fewer steps, where a sample's answers are the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from robustode.attacks.search import Search
+from robustode.models.base import Classifier
+from robustode.models.layered import Layered
+from robustode.models.snode import SNODE
+
+SHARES = (1 / 10, 1 / 5, 1 / 3)  # steps of the levels tried, as shares of the network's own
+AGREEMENT = 0.03  # largest change of a margin that counts as agreement, as a share of the clean one
+
+
+@dataclass(frozen=True)
+class Level:
+    """A model to search on, and what a pass of it counts beside a pass of the network itself."""
+
+    model: Classifier
+    share: float
+
+
+def coarser(model: Classifier) -> Iterator[Level]:
+    """Yield the levels below an sNODE on a fixed grid, cheapest first; none for any other module."""
+    network = getattr(model, "bare", model)
+    if not isinstance(network, SNODE) or isinstance(network, Layered) or network.solver is not None:
+        return
+    for steps in sorted({max(2, math.ceil(share * network.steps)) for share in SHARES}):
+        if 2 * steps <= network.steps:
+            yield Level(model.at_steps(steps), steps / network.steps)
+
+
+def level_of_each(search: Search, temperature: float) -> list[tuple[Level, Tensor]]:
+    """Return, for every row, the cheapest level whose soft margin at the clean input is the network's own, nearly.
+
+    Each row is judged by itself: it has the same level in any batch. What holds at the clean input may not hold at the
+    boundary, see `agree`.
+
+    Returns:
+        Pairs of a level and the rows it is taken for; the rows that no coarser level suits have the network itself.
+    """
+    rows, out = search.every, []
+    levels = list(coarser(search.model))
+    own = search.evaluate(rows, search.x0, temperature=temperature)[0] if levels else None
+    for level in levels:
+        coarse = search.spawn(rows, model=level.model, share=level.share)
+        value, _ = coarse.evaluate(coarse.every, coarse.x0, temperature=temperature)
+        agrees = (value - own[rows]).abs() <= AGREEMENT * own[rows].abs()
+        out.append((level, rows[agrees]))
+        rows = rows[~agrees]
+    out.append((Level(search.model, search.share), rows))
+    return [(level, part) for level, part in out if len(part)]
+
+
+def agree(search: Search, coarse: Search, x: Tensor, clean: Tensor, temperature: float) -> Tensor:
+    """Whether two levels have the same soft margin at points, (rows,) bool, up to a share of the clean margin.
+
+    Args:
+        search, coarse: the two levels, with the same rows.
+        x: (rows, *input_shape), points near the boundary.
+        clean: (rows,), the soft margins at the clean inputs.
+    """
+    fine, _ = search.evaluate(search.every, x, temperature=temperature)
+    other, _ = coarse.evaluate(coarse.every, x, temperature=temperature)
+    return (fine - other).abs() <= AGREEMENT * clean.abs()
