@@ -15,8 +15,8 @@ def constraint(
 
     τ = `temperature` · (max z − min z) is taken as a constant, so that nothing depends on the scale of the logits.
 
-    At τ = 0 it is the margin z_c − max_{k≠c} z_k, negative where the answer is not c; targeted, with c the target, it is
-    negative where the answer is c. The soft margin is never above it: its gradient weighs all classes.
+    At τ = 0 it is the margin z_c − max_{k≠c} z_k, negative where the answer is not c; targeted, with c the target, it
+    is negative where the answer is c. A soft margin weighs all classes; it is lower, targeted higher.
 
     Args:
         logits: z, (rows, classes).

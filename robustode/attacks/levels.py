@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -27,12 +28,13 @@ class Level:
 
 def coarser(model: Classifier) -> Iterator[Level]:
     """Yield the levels below an sNODE on a fixed grid, cheapest first; none for any other module."""
-    network = getattr(model, "bare", model)
+    network: Any = getattr(model, "bare", model)
+    steppable: Any = model
     if not isinstance(network, SNODE) or isinstance(network, Layered) or network.solver is not None:
         return
     for steps in sorted({max(2, math.ceil(share * network.steps)) for share in SHARES}):
         if 2 * steps <= network.steps:
-            yield Level(model.at_steps(steps), steps / network.steps)
+            yield Level(steppable.at_steps(steps), steps / network.steps)
 
 
 def level_of_each(search: Search, temperature: float) -> list[tuple[Level, Tensor]]:
@@ -46,7 +48,7 @@ def level_of_each(search: Search, temperature: float) -> list[tuple[Level, Tenso
     """
     rows, out = search.every, []
     levels = list(coarser(search.model))
-    own = search.evaluate(rows, search.x0, temperature=temperature)[0] if levels else None
+    own = search.evaluate(rows, search.x0, temperature=temperature)[0] if levels else search.best
     for level in levels:
         coarse = search.spawn(rows, model=level.model, share=level.share)
         value, _ = coarse.evaluate(coarse.every, coarse.x0, temperature=temperature)

@@ -40,8 +40,8 @@ class Effort:
         steps: linearisations on the way to each, after the common one.
         rounds: explorations.
         sure: rounds that all samples have; the others only those that the round before brought nearer.
-        race: (steps, rows kept for each sample) of the walks on the coarser level.
-        finish: the same at full resolution.
+        race: (steps, rows kept for each sample) of the walks, one stage after another.
+        polish: the same for the rows left of a race on a coarser level, at full resolution.
         probes: forward passes at most for the last search along a ray.
     """
 
@@ -53,16 +53,15 @@ class Effort:
     rounds: tuple[Round, ...]
     sure: int = 1
     race: tuple[tuple[int, int], ...]
-    finish: tuple[tuple[int, int], ...]
+    polish: tuple[tuple[int, int], ...] = ((2, 2), (6, 1))
     probes: int = 3
 
 
 SETTINGS = {
-    "quick": Effort(lead=4, walk=0, rounds=(Round(at=0.0, reach=1.0, classes=0),), race=(), finish=((10, 1),)),
+    "quick": Effort(lead=4, walk=0, rounds=(Round(at=0.0, reach=1.0, classes=0),), race=((10, 1),)),
     "fast": Effort(
         rounds=(Round(at=0.5, reach=1.1, classes=3), Round(at=0.0, reach=1.0, classes=5)),
-        race=((2, 4),),
-        finish=((2, 3), (6, 2)),
+        race=((2, 4), (2, 3), (6, 2)),
     ),
     "thorough": Effort(
         rounds=(
@@ -73,8 +72,8 @@ SETTINGS = {
             Round(at=0.25, reach=1.1, classes=9),
         ),
         sure=3,
-        race=((3, 6),),
-        finish=((4, 4), (4, 3), (8, 2)),
+        race=((3, 6), (4, 4), (4, 3), (8, 2)),
+        polish=((3, 3), (8, 2)),
     ),
 }
 FINE = 1  # rounds from this one on are at full resolution
@@ -83,6 +82,8 @@ APART = 0.1  # rows nearer to each other than this share of their distance are o
 HOPELESS = 1.5  # rows whose boundary lies further than this times the best known are given up
 LONGER = 1.05  # what the distance of a point that is not adversarial counts in the race
 CONTENDERS = 1.01  # rows within this of the best are refined to the end
+FAR = 10  # forward passes for the boundary on the ray to a far point
+HARD = 0.2  # KKT residual above which a point is walked from again
 SETTLED = 1e-2  # a round that gains less than this share leaves a sample settled
 PRUNE = (0.9, 10.0)
 STRETCH = (1.2, 1.5, 2.0, 3.0, 5.0, 10.0)  # factors tried where no boundary was met
@@ -106,7 +107,7 @@ def minimal_norm(search: Search, effort: Effort, damping: float) -> Tensor:
     if len(rows):
         _solve(state, rows, Level(search.model, search.share), effort, damping)
     _last_resort(state, effort)
-    return state.residual()
+    return torch.where(torch.isfinite(search.best), state.kkt, torch.inf)
 
 
 def _solve(state: _State, samples: Tensor, level: Level, effort: Effort, damping: float) -> Tensor:
@@ -184,7 +185,7 @@ def _round(state: _State, samples: Tensor, level: Level, effort: Effort, plan: R
     if level.model is not master.model:
         wide = wide.spawn(wide.every, model=master.model, share=master.share)
         walk = Walk(wide, walk.x, walk.reach)
-    running = _race(walk, running, effort.finish, per)
+        running = _race(walk, running, effort.polish, per)
     _refine(walk, running, per, effort.probes)
     state.take(samples, wide, walk, per)
 
@@ -247,7 +248,8 @@ def _refine(walk: Walk, running: Tensor, per: int, probes: int) -> None:
 
 
 def _last_resort(state: _State, effort: Effort) -> None:
-    """For samples without an adversarial: lengthen the step, then look far away; walk from what is found."""
+    """Where no adversarial was found: lengthen the step, then look far away. Walk from there, and from points that are
+    still far from optimal."""
     search = state.search
     lo, hi = search.model.bounds
     hidden = torch.isinf(search.best).nonzero().squeeze(1)
@@ -258,11 +260,13 @@ def _last_resort(state: _State, effort: Effort) -> None:
         x0 = search.x0[rows]
         search.evaluate(rows, (x0 + factor * (state.x[rows] - x0)).clamp(lo, hi))
         rows = rows[torch.isinf(search.best[rows])]
-    far_points(search, rows, evaluations=effort.probes)
+    far_points(search, rows, evaluations=FAR)
     found = hidden[torch.isfinite(search.best[hidden])]
-    if len(found):
-        search.ray(found, search.best_x[found], evaluations=effort.probes)
+    search.ray(found, search.best_x[found], evaluations=effort.probes)
+    rows = (state.residual() > HARD).nonzero().squeeze(1)
+    rows = rows[torch.isfinite(search.best[rows])]
+    if len(rows):
         walk = Walk(search, search.best_x.clone(), search.best.clone())
-        walk.advance(found, sum(steps for steps, _ in effort.finish))
-        search.ray(found, walk.x[found], evaluations=effort.probes)
-        state.kkt[found], state.arrived[found] = walk.kkt[found], walk.done[found]
+        walk.advance(rows, sum(steps for steps, _ in effort.race[-2:]))
+        search.ray(rows, walk.x[rows], evaluations=effort.probes)
+        state.kkt[rows], state.arrived[rows] = walk.kkt[rows], walk.done[rows]

@@ -96,6 +96,12 @@ class Search:
         self.best_x = x.clone()
         self.best = torch.full((len(x),), math.inf, dtype=torch.float64, device=x.device)
 
+    @classmethod
+    def of(cls, model: Classifier, x: Tensor, y: Tensor, target: Tensor | None, norm: str) -> Search:
+        """Return a search with one row for each sample, at full resolution."""
+        sample = torch.arange(len(x), device=x.device)
+        return cls(model, x, y, target, norm, sample=sample, passes=Passes(len(x)))
+
     def spawn(self, rows: Tensor, *, model: Classifier | None = None, share: float | None = None) -> Search:
         """Return a search with a row for each of `rows` (with repetitions), nothing found, on the same counters."""
         return Search(
@@ -174,7 +180,7 @@ class Search:
         point = (x0 + step.delta.reshape(x0.shape)).clamp(lo, hi)
         return Plane(value, gradient, tolerance, point, distance(x0, point, self.norm))
 
-    def ray(self, rows: Tensor, point: Tensor, *, evaluations: int) -> None:
+    def ray(self, rows: Tensor, point: Tensor, *, evaluations: int, clean: Tensor | None = None) -> None:
         """Look for the boundary on the ray from the clean input through `point`, no further out than the row's best.
 
         Safeguarded regula falsi (Illinois) on the margin as a function of the position s along the ray, s = 1 at
@@ -182,12 +188,14 @@ class Search:
 
         Args:
             evaluations: forward passes at most.
+            clean: (rows,), margins at the clean inputs, where `point` is so far that the ray is to be searched from
+                both ends; else it is searched from `point`.
         """
         lo, hi = self.model.bounds
         x0, delta = self.x0[rows], point - self.x0[rows]
         length = self.distance(rows, point).to(x0.dtype)
         outer = (self.best[rows] / length.double().clamp_min(1e-300)).to(x0.dtype).clamp_max(1e3)
-        bracket = _Bracket(torch.minimum(torch.ones_like(length), outer), outer)
+        bracket = _Bracket(torch.minimum(torch.ones_like(length), outer), outer, clean)
         active = (length > 0).nonzero().squeeze(1)
         for _ in range(evaluations):
             if len(active) == 0:
@@ -200,9 +208,10 @@ class Search:
 class _Bracket:
     """Where the boundary lies on each ray: between the last position before it and the first beyond it."""
 
-    def __init__(self, s: Tensor, outer: Tensor) -> None:
+    def __init__(self, s: Tensor, outer: Tensor, clean: Tensor | None) -> None:
         self.s, self.outer = s, outer
-        self.inside, self.inside_value = torch.zeros_like(s), torch.full_like(s, math.inf)
+        self.inside = torch.zeros_like(s)
+        self.inside_value = torch.full_like(s, math.inf) if clean is None else clean.clone()
         self.beyond, self.beyond_value = torch.full_like(s, math.inf), torch.zeros_like(s)
 
     def narrow(self, active: Tensor, value: Tensor, tolerance: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The sensitivity attack: sequential projection of the clean input onto the linearised decision boundary."""
+"""The sensitivity attack: minimal-norm perturbations by walks along the decision boundary."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from robustode.attacks.confident import most_confident
 from robustode.attacks.minimal import SETTINGS, minimal_norm
 from robustode.attacks.norms import check_norm
 from robustode.attacks.paper import paper_search
-from robustode.attacks.search import Passes, Search
+from robustode.attacks.search import Search
 from robustode.errors import AttackError, BudgetError, unknown
 from robustode.models.base import Classifier
 from robustode.sensitivity.jacobian import rows_at_once
@@ -25,26 +25,36 @@ COPIES = 4  # tensors of the size of all class gradients that the search holds a
 
 @dataclass(frozen=True, kw_only=True)
 class SensitivityAttack:
-    """Minimal-norm attack by sequential projection onto the linearised boundary, from the clean input, inside the box.
+    """Minimal-norm attack: walks along the decision boundary to the points of it that are nearest to the clean input.
 
-    With the margin g = z_y − z_k and its gradient G = P_y − P_k from the adjoint sweep, the next point is x₀ + argmin
-    ‖δ‖ subject to g(x_i) + G·(x₀ + δ − x_i) = −tol and x₀ + δ in the box. All classes are linearised once at the clean
-    input; the nearest few are approached with damped steps; the best is then polished on the boundary, where a step is
-    accepted only if the boundary found again on its ray is nearer. A fixed point is a KKT point of the minimal-norm
-    problem.
+    With the margin g = z_y − z_k and its gradient G = P_y − P_k from the adjoint sweep, the clean input x₀ is projected
+    onto {g(x) + G·(· − x) = −tol} ∩ {box}, exactly, in the norm. A fixed point of that projection is a KKT point of the
+    minimal-norm problem; the rest is to get there in few passes, and to the right one:
+
+    - a *lead* follows the soft margin of all classes from x₀, with steps damped by how linear it proves to be;
+    - from it, a *walk* along the boundary takes shares of the projection's tangential step that are chosen by Barzilai
+      and Borwein, so that curvature costs no pass (`Walk`);
+    - rows set out for the nearest classes, all linearised in one sweep, within the radius that the lead has found;
+    - of the walks that begin there, the nearest distinct ones race on; further rounds are only for samples that the
+      round before brought nearer; all of it on a coarser sNODE where that has the sample's margins (`levels`);
+    - the boundary is refined to 1e-4 on the rays through the last points.
+
+    The projection is that of DeepFool (arXiv 1511.04599) and FAB (arXiv 1907.02044). DeepFool projects the last point,
+    not x₀, so that its points drift, and leaves the box to a clip; FAB projects both and mixes them by a fixed rule;
+    both step by it without regard to curvature, towards the nearest linear class at each point, and restart at random.
 
     Args:
         norm: "l2", "linf" or "l1".
         eps: None for the minimal norm; a radius > 0 (raw-input units) for the most confident adversarial in that ball.
-        setting: "fast", "thorough", or "paper", the published attack itself (L2 only; see `attacks/paper.py`).
-        damping: initial share of each step of the approach, in (0, 1]; adapted to how linear the margin proves to be.
+        setting: "quick" (the lead alone), "fast" (one or two rounds), "thorough" (three to five), or "paper", the
+            published attack itself (L2 only; see `attacks/paper.py`).
+        damping: initial share of each step of the lead, in (0, 1]; adapted to how linear the margin proves to be.
         kappa, step, steps: parameters of setting "paper".
 
     Raises:
         AttackError, BudgetError: a parameter out of its range; at the call, inputs that do not fit the model.
 
-    Source: arXiv 2205.13933, section 4.3 (direction); the projection is that of DeepFool (arXiv 1511.04599) and FAB
-    (arXiv 1907.02044), taken from the clean point.
+    Source: arXiv 2205.13933, section 4.3 (direction).
     """
 
     norm: str = "l2"
@@ -81,20 +91,28 @@ class SensitivityAttack:
     ) -> AttackResult:
         """Attack every sample of `x` (batch, *input_shape) with labels `y`; the result has a status for each.
 
+        No pass is spent on samples that are misclassified, nor on those whose target is their label: those fail, for
+        nothing can be classified as its label and be adversarial.
+
         Args:
             target: classes to reach, or None for any other class.
             generator: unused; the attack is deterministic.
         """
         check_inputs(model, x, y, target)
-        if len(x) == 0:
-            none = torch.zeros(0, dtype=torch.float64)
-            return assess(model, x, y, x, norm=self.norm, eps=self.eps, forwards=none, backwards=none)
-        size = min(CHUNK, max(1, rows_at_once(model, x) // COPIES))
-        parts = [
-            self._attack(model, xs, ys, None if target is None else target[i * size : i * size + len(xs)])
-            for i, (xs, ys) in enumerate(zip(x.split(size), y.split(size), strict=True))
-        ]
-        x_adv, forwards, backwards, kkt = (torch.cat(column) for column in zip(*parts, strict=True))
+        with torch.no_grad():
+            open_ = getattr(model, "bare", model)(x).argmax(1) == y if len(x) else y == y
+        if target is not None:
+            open_ &= target != y
+        todo = open_.nonzero().squeeze(1)
+        x_adv = x.clone()
+        forwards, backwards = (torch.zeros(len(x), dtype=torch.float64) for _ in range(2))
+        kkt = torch.full((len(x),), torch.inf, dtype=torch.float64)
+        for rows in todo.split(min(CHUNK, max(1, rows_at_once(model, x) // COPIES))):
+            search = Search.of(model, x[rows], y[rows], None if target is None else target[rows], self.norm)
+            index = rows.cpu()
+            kkt[index] = self._run(search).cpu()
+            x_adv[rows] = search.best_x
+            forwards[index], backwards[index] = search.passes.forwards, search.passes.backwards
         evaluations = getattr(model, "nfe", None)
         # The residual belongs to the minimal-norm point; the published attack has no stopping test.
         tested = self.eps is None and self.setting != "paper"
@@ -113,14 +131,11 @@ class SensitivityAttack:
             kkt=kkt if tested else None,
         )
 
-    def _attack(self, model: Classifier, x: Tensor, y: Tensor, target: Tensor | None):
-        passes = Passes(len(x))
-        rows = torch.arange(len(x), device=x.device)
-        search = Search(model, x, y, target, self.norm, sample=rows, passes=passes)
+    def _run(self, search: Search) -> Tensor:
         if self.setting == "paper":
             kkt = paper_search(search, kappa=self.kappa, step=self.step, steps=self.steps)
         else:
             kkt = minimal_norm(search, SETTINGS[self.setting], self.damping)
         if self.eps is not None:
             most_confident(search, self.eps)
-        return search.best_x, passes.forwards, passes.backwards, kkt.cpu()
+        return kkt

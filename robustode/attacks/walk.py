@@ -11,6 +11,7 @@ from robustode.attacks.search import Plane, Search
 FIRST_SHARE = 0.7  # of the tangential step, before curvature is known
 SHARES = (0.05, 2.0)  # least and largest
 MEMORY = {"l2": 0.0, "linf": 0.8, "l1": 0.8}  # share of the past in the normal of the boundary
+KINKED = 0.8  # the same in a targeted search, whose nearest points lie where several classes tie
 LONGEST = 0.3  # longest tangential step, as a share of ‖x − x₀‖₂ (L2 and L1; L∞ steps go from corner to corner)
 ARRIVED = 3e-3  # a tangential residual below this share of ‖x − x₀‖₂ is an arrival
 
@@ -81,10 +82,11 @@ class Walk:
     def _steadied(self, rows: Tensor, x: Tensor, plane: Plane) -> Plane:
         """Return the plane with a running mean of the rows' unit gradients for its normal.
 
-        The L∞ and L1 projections hang on signs and on the largest coordinates alone, which jump from point to point where the network is piecewise linear;
-        the mean settles there, and at a kink it is the convex combination of gradients that optimality asks for.
+        The L∞ and L1 projections hang on signs and on the largest coordinates alone, which jump from point to point
+        where the network is piecewise linear; the mean settles there, and at a kink it is the convex combination of
+        gradients that optimality asks for.
         """
-        memory = MEMORY[self.search.norm]
+        memory = MEMORY[self.search.norm] if self.search.target is None else KINKED
         if memory == 0:
             return plane
         unit = steepest(plane.gradient, "l2")

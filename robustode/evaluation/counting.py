@@ -74,7 +74,8 @@ class Counted(nn.Module):
 
     def at_steps(self, steps: int) -> _Coarse:
         """Return the model on a coarser grid, of which a pass counts as its fraction of one of the model itself."""
-        return _Coarse(self, self.bare.at_steps(steps))
+        network: Any = self.bare
+        return _Coarse(self, network.at_steps(steps), steps / network.steps)
 
     def add(self, taken: Tensor | None) -> None:
         """Count the evaluations that the rows of a pass took, (rows,), where the model says."""
@@ -96,9 +97,9 @@ class Counted(nn.Module):
 class _Coarse(nn.Module):
     """A coarser level of a counted sNODE, counted with it."""
 
-    def __init__(self, counted: Counted, level: Any) -> None:
+    def __init__(self, counted: Counted, level: Any, share: float) -> None:
         super().__init__()
-        self.bare, self._share, self._counts = level, level.steps / counted.bare.steps, (counted,)
+        self.bare, self._share, self._counts = level, share, (counted,)
         self.bounds, self.classes, self.input_shape = level.bounds, level.classes, level.input_shape
 
     def forward(self, x: Tensor) -> Tensor:

@@ -284,6 +284,47 @@ def test_misbehaving_models_give_a_status_and_never_nan(function, status, norm):
 
 
 @pytest.mark.parametrize("norm", NORMS)
+def test_a_target_equal_to_the_label_fails_alone(norm):
+    model = random_affine()
+    x = random_points(model.input_shape, 6)
+    y = model(x).argmax(1)
+    target = (y + 1) % 4
+    target[2] = y[2]
+    whole = SensitivityAttack(norm=norm)(model, x, y, target=target)
+    assert whole.status[2] is Status.FAILED
+    assert whole.distance[2] == math.inf
+    assert whole.forwards[2] == 0
+    others = torch.tensor([0, 1, 3, 4, 5])
+    assert torch.allclose(
+        whole.distance[others],
+        SensitivityAttack(norm=norm)(model, x[others], y[others], target=target[others]).distance,
+    )
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("setting", ["quick", "fast", "thorough"])
+def test_a_sample_on_the_boundary_and_a_box_of_one_point(norm, setting):
+    """On the boundary the distance is a rounding; a box of one point has no adversarial."""
+    model = random_affine(classes=2)
+    x = random_points(model.input_shape, 5)
+    weight = (model.weight[0] - model.weight[1]).reshape(model.input_shape)
+    gap = model(x) @ torch.tensor([1.0, -1.0], dtype=torch.float64)
+    on = x - (gap / weight.square().sum()).reshape(-1, 1, 1, 1) * weight
+    inside = ((on > 0) & (on < 1)).flatten(1).all(1)
+    on, y = on[inside], model(on[inside]).argmax(1)
+    assert len(on) >= 2
+    result = SensitivityAttack(norm=norm, setting=setting)(model, on, y)
+    assert result.success.all()
+    assert (result.distance < 1e-5).all()
+    point = random_affine()
+    point.bounds = (0.5, 0.5)
+    x = torch.full((3, *point.input_shape), 0.5, dtype=torch.float64)
+    result = SensitivityAttack(norm=norm, setting=setting)(point, x, point(x).argmax(1))
+    assert result.status == (Status.FAILED,) * 3
+    assert torch.equal(result.x_adv, x)
+
+
+@pytest.mark.parametrize("norm", NORMS)
 def test_saturation_hides_nothing(norm):
     """Logits that are exactly flat around the clean inputs: the boundary, a sphere of mean 0.5, is far but there."""
     model = Misbehaving(lambda x: torch.stack([0 * x[:, 0], (x.mean(1) - 0.5).clamp(-0.1, 0.1), -1 + 0 * x[:, 0]], 1))
@@ -322,8 +363,6 @@ def test_bad_inputs():
         attack(model, x + 1, y)
     with pytest.raises(AttackError, match="classes 0 to 3, got 0 to 7"):
         attack(model, x, torch.tensor([0, 1, 7]))
-    with pytest.raises(AttackError, match="a target equal to its label"):
-        attack(model, x, y, target=y)
     with pytest.raises(AttackError, match="inputs x"):
         attack(model, x[:, :, :2], y)
     with pytest.raises(BudgetError):
