@@ -87,9 +87,9 @@ class Bench:
             say(f"  {place.norm} {place.part} {config.name}: did not end (see {place.file(config.name, '.json')})")
             return None
         self.spent += float(frame["cpu"].iloc[0])
-        found = np.isfinite(frame["distance"])
-        say(f"  {place.norm} {place.part} {config.name}: median {frame['distance'].median():.4g}, "
-            f"{int((~found).sum())} failed, {passes(frame).mean():.0f} passes, {frame['cpu'].iloc[0]:.1f} s")  # fmt: skip
+        failed, seconds = int(np.isinf(frame["distance"]).sum()), float(frame["cpu"].iloc[0])
+        found = f"median {frame['distance'].median():.4g}, {failed} failed"
+        say(f"  {place.norm} {place.part} {config.name}: {found}, {passes(frame).mean():.0f} passes, {seconds:.1f} s")
         return frame
 
     def _there(self, place: Place, config: Config) -> bool:

@@ -56,8 +56,8 @@ def alma(model, x, y, *, norm, eps, generator, steps: int = 1000, alpha: float =
 def fmn(model, x, y, *, norm, eps, generator, steps: int = 10, alpha_init: float = 1.0, gamma_init: float = 0.05):
     """FMN (Pintor et al. 2021, arXiv 2102.12827) in the version of adv-lib, its L2 projection corrected.
 
-    adv-lib 0.2.8 and foolbox 3.3.4 limit the perturbation to 1 where they should limit the factor ε / ‖δ‖, so that every
-    point is pushed out to the sphere.
+    The factor of the projection is min(1, ε / ‖δ‖). adv-lib 0.2.8 takes ε / ‖δ‖, which pushes points inside the ball
+    out to its sphere; foolbox 3.3.4 takes min(1, ‖x‖ / ‖x‖) = 1, which projects nothing.
     """
     box, u = _enter(model, x)
     _adv_lib()
@@ -65,7 +65,7 @@ def fmn(model, x, y, *, norm, eps, generator, steps: int = 10, alpha_init: float
     return box.leave(_adv_lib().fmn(box, u, y, _ORDER[norm], steps=steps, α_init=alpha_init, γ_init=gamma_init))
 
 
-def _l2_ball(δ: Tensor, ε: Tensor) -> Tensor:
+def _l2_ball(δ: Tensor, ε: Tensor) -> Tensor:  # noqa: PLC2401 (it is called by these names)
     flat = δ.flatten(1)
     norm = flat.norm(dim=1, keepdim=True).clamp_min(1e-12)
     return flat.mul_((ε.unsqueeze(1) / norm).clamp(max=1))

@@ -32,10 +32,10 @@ def distances(runs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 def ratio(own: pd.Series, best: pd.Series) -> np.ndarray:
     """Return own / best on the samples of `own`: 1 where both failed, inf where only `own` did, 0 where only `best`."""
-    own = own.dropna()
-    against = best.reindex(own.index).to_numpy()
-    value = own.to_numpy() / against  # inf / inf is NaN
-    return np.where(np.isinf(own.to_numpy()) & np.isinf(against), 1.0, value)
+    value = own.dropna()
+    against = best.reindex(value.index).to_numpy()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(value.to_numpy() == against, 1.0, value.to_numpy() / against)
 
 
 def best_of(runs: Mapping[str, pd.DataFrame], *, ours: bool | None = False) -> pd.Series:

@@ -76,8 +76,8 @@ def pareto_plot(table: pd.DataFrame, name: str, model: str, norm: str, images: i
         axes.grid(color=INK, alpha=0.12, linewidth=0.6)
         legend(figure, axes)
     text = (
-        f"{model}, {norm_name(norm)}, {images} images: mean excess of the minimal norm over the best of all attacks on the "
-        "same sample, where an adversarial was found, against passes. Hollow: the attack failed on some samples. "
+        f"{model}, {norm_name(norm)}, {images} images: mean excess of the minimal norm over the best of all attacks on "
+        "the same sample, where an adversarial was found, against passes. Hollow: the attack failed on some samples. "
         f"Excesses below {_FLOOR:g} are drawn there."
     )
     return Plot(name=name, caption=text, figure=figure)
