@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from harness.compare import passes
 from harness.configs import Config, Plan, read_plan
@@ -19,12 +20,19 @@ from harness.store import Place, leave_out, run
 from harness.subjects import Case, load_case
 from minimal_norm_tables import write_all
 
+from robustode.evaluation.rows import Shard
+
 HERE = Path(__file__).resolve().parent
 
 
 def say(text: str) -> None:
     """Print a line with the time."""
     print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+def _mean_found(frame: pd.DataFrame) -> float:
+    found = frame.loc[np.isfinite(frame["distance"]), "distance"]
+    return float(found.mean()) if len(found) else float("inf")
 
 
 class Bench:
@@ -56,8 +64,7 @@ class Bench:
             frame = self._run(replace(place, part="dev"), config, self.dev, None, limit=limit)
             if frame is not None:
                 cost = float(passes(frame).mean())
-                found = frame["distance"].replace(np.inf, np.nan)
-                tried[config.name] = (float(frame["distance"].median()), float(found.mean()), cost, frame)
+                tried[config.name] = (float(frame["distance"].median()), _mean_found(frame), cost, frame)
         allowed = {name: value for name, value in tried.items() if value[2] <= self.plan.passes}
         best = min(allowed, key=lambda name: allowed[name][:2]) if allowed else None
         for config in grid:
@@ -70,30 +77,32 @@ class Bench:
             elif wanted:
                 leave_out(place, config, "it did not end on the development images", 0.0)
 
-    def _run(self, place: Place, config: Config, shard, estimate: float | None, *, limit: float | None = None):
+    def _run(
+        self, place: Place, config: Config, shard: Shard, estimate: float | None, *, limit: float | None = None
+    ) -> pd.DataFrame | None:
+        """Return a run, or None if it would not fit into the limits or did not end; `estimate` is in CPU seconds."""
         limit = 60 * self.args.limit if limit is None else limit
-        left = 60 * self.args.minutes - self.spent
-        if not config.ours:
-            if (self._there(place, config) is False) and estimate is not None and estimate > min(limit, left):
-                what = "this run" if limit < left else "this model"
-                allowed = min(limit, max(left, 0)) / 60
-                reason = f"would take {estimate / 60:.2g} CPU min, {allowed:.2g} left for {what}"
+        there = place.file(config.name, ".parquet").is_file() and not {config.name, config.peer} & set(self.args.redo)
+        if not config.ours and not there:
+            left = max(60 * self.args.minutes - self.spent, 0.0)
+            limit = min(limit, left)
+            if (estimate or 0.0) > limit or limit == 0:
+                wants = "" if estimate is None else f"would take {estimate / 60:.2g} CPU min, "
+                reason = f"{wants}{limit / 60:.2g} left for this {'model' if limit == left else 'run'}"
                 leave_out(place, config, reason, limit)
                 say(f"  {place.norm} {place.part} {config.name}: not run, {reason}")
                 return None
-            limit = min(limit, max(left, 1.0))
+        started = time.process_time()
         frame = run(place, config, self.case, shard, limit=limit, redo=self.args.redo)
         if frame is None:
+            self.spent += time.process_time() - started
             say(f"  {place.norm} {place.part} {config.name}: did not end (see {place.file(config.name, '.json')})")
             return None
-        self.spent += float(frame["cpu"].iloc[0])
         failed, seconds = int(np.isinf(frame["distance"]).sum()), float(frame["cpu"].iloc[0])
+        self.spent += seconds
         found = f"median {frame['distance'].median():.4g}, {failed} failed"
         say(f"  {place.norm} {place.part} {config.name}: {found}, {passes(frame).mean():.0f} passes, {seconds:.1f} s")
         return frame
-
-    def _there(self, place: Place, config: Config) -> bool:
-        return place.file(config.name, ".parquet").is_file() and not {config.name, config.peer} & set(self.args.redo)
 
 
 def arguments() -> argparse.Namespace:

@@ -16,12 +16,18 @@ REFERENCES = ("fast", "thorough")
 
 
 def read_runs(place: Place, plan: Plan) -> dict[str, pd.DataFrame]:
-    """Return the runs of one model, norm and part by name of their configuration, in the order of the plan."""
-    out = {}
+    """Return the runs of one model, norm and part by name of their configuration, in the order of the plan.
+
+    Runs of another model of that name, or on images that the first run does not have, are left out.
+    """
+    out: dict[str, pd.DataFrame] = {}
     for config in plan.of_norm(place.norm):
         path = place.file(config.name, ".parquet")
         if path.is_file():
-            out[config.name] = pd.read_parquet(path).set_index("sample")
+            frame = pd.read_parquet(path).set_index("sample")
+            first = next(iter(out.values()), frame)
+            if frame["model_hash"].iloc[0] == first["model_hash"].iloc[0] and set(frame.index) <= set(first.index):
+                out[config.name] = frame
     return out
 
 
