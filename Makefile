@@ -71,9 +71,17 @@ paper: $(BIN)/.installed
 	  reports/paper/
 	cp -r runs/paper-28/tables reports/paper/tables-28
 
-bench: $(BIN)/.installed
+# The peers of the attack benchmarks; adv-lib without its dependencies, torchvision and visdom, which are not used.
+$(BIN)/.peers: $(BIN)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt "numba>=0.60" pyautoattack==0.2.0 tqdm
+	$(BIN)/python -m pip install --quiet --no-deps adv-lib==0.2.8
+	touch $@
+
+# The attack benchmarks on bundled models take minutes; benchmarks/README.md has the commands for trained ones.
+bench: $(BIN)/.peers
 	$(BIN)/python benchmarks/sweep.py
-	$(BIN)/python benchmarks/minimal_norm.py
+	$(THREADS) $(BIN)/python benchmarks/minimal_norm.py --images 100 --dev 40 --minutes 5
+	$(THREADS) $(BIN)/python benchmarks/robust_accuracy.py --images 60
 	$(BIN)/python benchmarks/ncg_epoch.py
 
 clean:

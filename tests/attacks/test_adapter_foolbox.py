@@ -91,6 +91,50 @@ def test_minimal_norms_are_within_5_percent_of_the_exact_distance_and_never_belo
     assert torch.all(result.distance <= exact * 1.05)
 
 
+class Bright(torch.nn.Module):
+    """Two classes on the unit box, the second where the mean of the input is above a level; constant if it is None."""
+
+    bounds, classes, input_shape = (0.0, 1.0), 2, (1, 8, 8)
+
+    def __init__(self, level):
+        super().__init__()
+        self.level = level
+
+    def forward(self, x):
+        mean = x.flatten(1).mean(1)
+        second = 0.0 * mean - 1 if self.level is None else mean - self.level
+        return torch.stack([0.0 * mean, 10 * second], 1)
+
+
+@pytest.mark.parametrize(("level", "starts"), [(0.9, 3), (None, 0)])  # blended noise does not reach a mean of 0.9
+def test_attacks_that_need_a_start_get_another_one_or_leave_the_sample(level, starts):
+    model, x, y = Bright(level).eval(), torch.full((3, 1, 8, 8), 0.4), torch.zeros(3, dtype=torch.int64)
+    broken = []
+
+    def attack(unit, u, criterion, *, starting_points, epsilons):
+        broken.append(int((unit(starting_points).argmax(1) != criterion.labels.raw).sum()))
+        return None, starting_points, None
+
+    unit = import_foolbox().PyTorchModel(model, bounds=(0, 1), device="cpu")
+    out = adapter._from_starts(attack, unit, x, y, None, {"epsilons": None})
+    pred = model(out).argmax(1)
+    assert sum(broken) == int(pred.sum()) == starts
+    assert torch.equal(out[pred == 0], x[: 3 - starts])
+
+
+@pytest.mark.slow  # half a minute of compilation
+def test_brendel_bethge_finds_the_exact_distance_where_numba_is_there():
+    pytest.importorskip("numba")
+    model, x, y = boxed_affine((0.0, 1.0), classes=2)
+    exact = exact_distance(model, x, y, "l2")
+    params = {"steps": 200, "lr": 0.01}  # its default 0.001 is still far off after 1,000 steps
+    attack = build_foolbox("L2BrendelBethgeAttack", norm="l2", eps=None, params=params, minimal=True)
+    result = attack(model, x, y, generator=gen())
+    assert set(result.status) == {Status.SUCCESS}
+    assert torch.all(result.distance >= exact * (1 - 1e-5))
+    assert torch.all(result.distance <= exact * (1 + 1e-5))
+
+
 def test_a_minimal_norm_attack_given_a_budget_is_only_judged_at_it():
     model, x, y = boxed_affine((0.0, 1.0), classes=4)
     exact = exact_distance(model, x, y, "l2").sort().values
@@ -136,7 +180,9 @@ def test_every_attack_runs_in_its_box_and_ball_and_says_what_the_model_says(name
 
 
 @pytest.mark.parametrize(("name", "reason"), NO_CARD.items())
-def test_those_that_cannot_be_built_say_why(name, reason):
+def test_those_that_cannot_be_built_say_why(name, reason, monkeypatch):
+    missing = ModuleNotFoundError("No module named 'numba'", name="numba")
+    monkeypatch.setattr(import_foolbox().attacks.brendel_bethge, "NUMBA_IMPORT_ERROR", missing)
     with pytest.raises(AttackError, match=reason):
         build_foolbox(name, norm="linf" if "Linf" in name else "l2", eps=None, params={}, minimal=True)
 

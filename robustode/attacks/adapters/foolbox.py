@@ -26,8 +26,12 @@ from robustode.models.base import Classifier
 _NORM_OF_ORDER = {1: "l1", 2: "l2", math.inf: "linf"}
 _NEED_OBJECTS = {"BinarizationRefinementAttack": "starting points", "DatasetAttack": "a data set to draw from"}
 _LENGTHS = ("abs_stepsize", "init_epsilon", "max_stepsize", "min_stepsize", "xi")  # in input space, beside the radius
+_NEED_START = tuple(f"{norm}BrendelBethgeAttack" for norm in ("L0", "L1", "L2", "Linfinity"))
 _FLOAT32 = ("SpatialAttack",)  # it mixes float32 work arrays with the dtype of its inputs
-_WARNINGS = ("torch.meshgrid: in an upcoming release",)  # SpatialAttack
+_WARNINGS = (
+    "torch.meshgrid: in an upcoming release",  # SpatialAttack
+    "At the first initialisation the optimizer needs to be compiled",  # L2BrendelBethgeAttack
+)
 _RESERVED = {
     "distance": "The card's norm sets it.",
     "constraint": "The card's norm sets it.",
@@ -69,7 +73,8 @@ def _construct(cls: type, what: str, norm: str, params: Mapping[str, Any]) -> An
     if "constraint" in accepted:
         given["constraint"] = norm
     try:
-        return cls(**given)
+        with quiet(*_WARNINGS):
+            return cls(**given)
     except ModuleNotFoundError as missing:  # Brendel-Bethge
         fix = f"Install it with: pip install {missing.name}"
         raise AttackError(what, expected=f"{missing.name}, which it needs", got="none", fix=fix) from missing
@@ -96,6 +101,40 @@ def is_minimal(name: str) -> bool:
         AttackError: unknown attack.
     """
     return not _takes_eps(_attack_class(name))
+
+
+def _criterion(y: Tensor, target: Tensor | None) -> Any:
+    criteria = import_foolbox().criteria
+    return criteria.Misclassification(y) if target is None else criteria.TargetedMisclassification(target)
+
+
+def _from_starts(
+    attack: Any, model: Any, u: Tensor, y: Tensor, target: Tensor | None, options: Mapping[str, Any]
+) -> Tensor:
+    """Run an attack that needs adversarial points to start from on the samples for which there is one.
+
+    The library gives up the whole batch where one sample has none. Blended noise is its own default; DeepFool is asked
+    where that finds nothing.
+    """
+    attacks = import_foolbox().attacks
+    start, found = u.clone(), torch.zeros(len(u), dtype=torch.bool, device=u.device)
+    firsts = [attacks.LinearSearchBlendedUniformNoiseAttack()] + (
+        [attacks.L2DeepFoolAttack()] if target is None else []
+    )
+    for first in firsts:
+        rows = (~found).nonzero().squeeze(1)
+        if len(rows):
+            goal = None if target is None else target[rows]
+            with quiet("LinearSearchBlendedUniformNoiseAttack failed to draw sufficient random inputs"):
+                start[rows] = first.run(model, u[rows], _criterion(y[rows], goal))
+            with torch.no_grad():
+                pred = model(start[rows]).argmax(1)
+            found[rows] = pred != y[rows] if goal is None else pred == goal
+    rows, out = found.nonzero().squeeze(1), u.clone()
+    if len(rows):
+        criterion = _criterion(y[rows], None if target is None else target[rows])
+        out[rows] = attack(model, u[rows], criterion, starting_points=start[rows], **options)[1]
+    return out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,12 +177,13 @@ class FoolboxAttack:
         box = UnitBox(model, x, dtype=torch.float32 if self.name in _FLOAT32 else None)
         scaled = {key: v / box.span if key in _LENGTHS and v is not None else v for key, v in self.params.items()}
         attack = _construct(cls, f"foolbox attack {self.name}", self.norm, scaled)
-        criteria = library.criteria
-        criterion = criteria.Misclassification(y) if target is None else criteria.TargetedMisclassification(target)
+        criterion = _criterion(y, target)
         radius = None if self.eps is None or not _takes_eps(cls) else self.eps / box.span
         options = {"epsilons": radius} if isinstance(attack, library.attacks.base.AttackWithDistance) else {}
         unit_model = library.PyTorchModel(box, bounds=(0, 1), device=x.device)
         with quiet(*_WARNINGS):
+            if self.name in _NEED_START:
+                return box.leave(_from_starts(attack, unit_model, box.enter(x), y, target, options))
             return box.leave(attack(unit_model, box.enter(x), criterion, **options)[1])
 
 
