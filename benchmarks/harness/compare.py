@@ -16,18 +16,21 @@ REFERENCES = ("fast", "thorough")
 
 
 def read_runs(place: Place, plan: Plan) -> dict[str, pd.DataFrame]:
-    """Return the runs of one model, norm and part by name of their configuration, in the order of the plan.
+    """Return the runs of one model, norm and part by name of their configuration: ours, then peers as in the plan.
 
-    Runs of another model of that name, or on images that the first run does not have, are left out.
+    Runs that the plan does not name, of another list of peers in the same folder, come last. Runs of another model of
+    that name, or on images that the first run does not have, are left out.
     """
+    order = {config.name: i for i, config in enumerate(plan.of_norm(place.norm))}
+    found = [pd.read_parquet(path).set_index("sample") for path in sorted(place.folder.glob("*.parquet"))]
+    names = [str(frame["attack"].iloc[0]) for frame in found]
+    ranks = [(not frame["ours"].iloc[0], order.get(name, len(order))) for frame, name in zip(found, names, strict=True)]
     out: dict[str, pd.DataFrame] = {}
-    for config in plan.of_norm(place.norm):
-        path = place.file(config.name, ".parquet")
-        if path.is_file():
-            frame = pd.read_parquet(path).set_index("sample")
-            first = next(iter(out.values()), frame)
-            if frame["model_hash"].iloc[0] == first["model_hash"].iloc[0] and set(frame.index) <= set(first.index):
-                out[config.name] = frame
+    for i in sorted(range(len(found)), key=lambda i: ranks[i]):
+        frame = found[i]
+        first = next(iter(out.values()), frame)
+        if frame["model_hash"].iloc[0] == first["model_hash"].iloc[0] and set(frame.index) <= set(first.index):
+            out[names[i]] = frame
     return out
 
 

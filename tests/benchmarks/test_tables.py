@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.harness.compare import attack_table, lost_samples, markdown, summary_rows
-from benchmarks.harness.configs import read_plan
+from benchmarks.harness.compare import attack_table, lost_samples, markdown, read_runs, summary_rows
+from benchmarks.harness.configs import Plan, read_plan
 from benchmarks.harness.pareto import pareto_table
+from benchmarks.harness.store import Place
 
 INF = float("inf")
 
@@ -116,3 +117,16 @@ def test_unknown_keys_are_refused(tmp_path):
     (tmp_path / "x.toml").write_text('[[peer]]\nname = "a"\nnorms = ["l2"]\nstep = 1\n')
     with pytest.raises(ValueError, match=r"attack a: unknown key step"):
         read_plan(tmp_path / "x.toml")
+
+
+def test_runs_of_other_lists_of_peers_stay_in_the_tables_and_other_images_do_not(tmp_path):
+    place = Place(out=tmp_path, model="m", norm="l2", part="report")
+    place.folder.mkdir(parents=True)
+    frames = {
+        "elsewhere": made("elsewhere", [1.0] * 4),
+        "fast": made("fast", [1.0] * 4, ours=True),
+        "old": made("old", [1.0] * 2, samples=(3, 99)),
+    }
+    for name, frame in frames.items():
+        frame.assign(attack=name, model_hash="h").reset_index().to_parquet(place.file(name, ".parquet"))
+    assert list(read_runs(place, Plan(configs=(), passes=1.0))) == ["fast", "elsewhere"]
