@@ -13,10 +13,10 @@ import pandas as pd
 import torch
 
 import robustode as ro
-from robustode.attacks import explore, levels, minimal, walk
+from robustode.attacks import effort, explore, levels, walk
 from robustode.models import peek
 
-FAST = minimal.SETTINGS["fast"]
+FAST = effort.SETTINGS["fast"]
 # What is taken out: constants of the attack's modules, and fields of the effort.
 VARIANTS: dict[str, tuple[list[tuple[Any, str, Any]], dict[str, Any]]] = {
     "fast": ([], {}),
@@ -41,7 +41,7 @@ def without(constants: list[tuple[Any, str, Any]], fields: dict[str, Any]) -> It
     with ExitStack() as stack:
         for module, name, value in constants:
             stack.enter_context(patch.object(module, name, value))
-        stack.enter_context(patch.dict(minimal.SETTINGS, {"fast": replace(FAST, **fields)}))
+        stack.enter_context(patch.dict(effort.SETTINGS, {"fast": replace(FAST, **fields)}))
         yield
 
 

@@ -37,26 +37,28 @@ def coarser(model: Classifier) -> Iterator[Level]:
             yield Level(steppable.at_steps(steps), steps / network.steps)
 
 
-def level_of_each(search: Search, temperature: float) -> list[tuple[Level, Tensor]]:
+def level_of_each(search: Search, clean: Tensor, temperature: float) -> tuple[list[tuple[Level, Tensor]], Tensor]:
     """Return, for every row, the cheapest level whose soft margin at the clean input is the network's own, nearly.
 
     Each row is judged by itself: it has the same level in any batch. What holds at the clean input may not hold at the
     boundary, see `agree`.
 
+    Args:
+        search: a search at full resolution.
+        clean: (rows,), its soft margins at the clean inputs.
+        temperature: of the soft margin.
+
     Returns:
-        Pairs of a level and the rows it is taken for; the rows that no coarser level suits have the network itself.
+        Pairs of a level and the rows it is taken for; and the rows that no coarser level suits.
     """
     rows, out = search.every, []
-    levels = list(coarser(search.model))
-    own = search.evaluate(rows, search.x0, temperature=temperature)[0] if levels else search.best
-    for level in levels:
+    for level in coarser(search.model):
         coarse = search.spawn(rows, model=level.model, share=level.share)
         value, _ = coarse.evaluate(coarse.every, coarse.x0, temperature=temperature)
-        agrees = (value - own[rows]).abs() <= AGREEMENT * own[rows].abs()
+        agrees = (value - clean[rows]).abs() <= AGREEMENT * clean[rows].abs()
         out.append((level, rows[agrees]))
         rows = rows[~agrees]
-    out.append((Level(search.model, search.share), rows))
-    return [(level, part) for level, part in out if len(part)]
+    return [(level, part) for level, part in out if len(part)], rows
 
 
 def agree(search: Search, coarse: Search, x: Tensor, clean: Tensor, temperature: float) -> Tensor:

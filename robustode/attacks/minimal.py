@@ -2,90 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
+from robustode.attacks.effort import Effort, Round
 from robustode.attacks.explore import distinct, far_points, lead, nearest_classes, towards
 from robustode.attacks.levels import Level, agree, level_of_each
-from robustode.attacks.search import Search
+from robustode.attacks.search import Plane, Search
 from robustode.attacks.walk import Walk
 
-
-@dataclass(frozen=True, kw_only=True)
-class Round:
-    """One exploration of the nearest classes.
-
-    Attributes:
-        at: where the classes are linearised, on the line from the clean input (0) to the best point known (1).
-        reach: radius within which their rows stay, as a share of the best distance known.
-        classes: nearest classes, each of which a row sets out for.
-    """
-
-    at: float
-    reach: float
-    classes: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Effort:
-    """How much work a setting does.
-
-    Attributes:
-        lead: linearisations of the lead before its walk.
-        walk: steps of its walk before the classes are explored.
-        temperature: of the soft margin that the lead follows, as a share of the spread of the logits.
-        pool: classes of largest logits that are linearised together.
-        steps: linearisations on the way to each, after the common one.
-        rounds: explorations.
-        sure: rounds that all samples have; the others only those that the round before brought nearer.
-        race: (steps, rows kept for each sample) of the walks, one stage after another.
-        polish: the same for the rows left of a race on a coarser level, at full resolution.
-        probes: forward passes at most for the last search along a ray.
-    """
-
-    lead: int = 6
-    walk: int = 8
-    temperature: float = 0.05
-    pool: int = 9
-    steps: int = 2
-    rounds: tuple[Round, ...]
-    sure: int = 1
-    race: tuple[tuple[int, int], ...]
-    polish: tuple[tuple[int, int], ...] = ((2, 2), (6, 1))
-    probes: int = 3
-
-
-SETTINGS = {
-    "quick": Effort(lead=4, walk=0, rounds=(Round(at=0.0, reach=1.0, classes=0),), race=((10, 1),)),
-    "fast": Effort(
-        rounds=(Round(at=0.5, reach=1.1, classes=3), Round(at=0.0, reach=1.0, classes=5)),
-        race=((2, 4), (2, 3), (6, 2)),
-    ),
-    "thorough": Effort(
-        rounds=(
-            Round(at=0.5, reach=1.2, classes=7),
-            Round(at=0.0, reach=1.0, classes=7),
-            Round(at=1.0, reach=1.2, classes=7),
-            Round(at=0.75, reach=1.1, classes=9),
-            Round(at=0.25, reach=1.1, classes=9),
-        ),
-        sure=3,
-        race=((3, 6), (4, 4), (4, 3), (8, 2)),
-        polish=((3, 3), (8, 2)),
-    ),
-}
 FINE = 1  # rounds from this one on are at full resolution
 LATER = 0.5  # share of the later steps of a row towards its class
 APART = 0.1  # rows nearer to each other than this share of their distance are one
 HOPELESS = 1.5  # rows whose boundary lies further than this times the best known are given up
 LONGER = 1.05  # what the distance of a point that is not adversarial counts in the race
+SAME = 0.01  # a best point whose distance differs by more from a walk's end was met elsewhere
 CONTENDERS = 1.01  # rows within this of the best are refined to the end
 FAR = 10  # forward passes for the boundary on the ray to a far point
 HARD = 0.2  # KKT residual above which a point is walked from again
 SETTLED = 1e-2  # a round that gains less than this share leaves a sample settled
-PRUNE = (0.9, 10.0)
+TRUST = (0.9, 10.0)  # share of a linear distance that is believed, and how much of it each unit of doubt takes
 STRETCH = (1.2, 1.5, 2.0, 3.0, 5.0, 10.0)  # factors tried where no boundary was met
 
 
@@ -97,24 +33,24 @@ def minimal_norm(search: Search, effort: Effort, damping: float) -> Tensor:
         point still promises to shorten it; +inf where nothing was found.
     """
     state = _State(search)
-    groups = level_of_each(search, effort.temperature)
-    left = search.every[:0]
-    for level, rows in groups:
-        if level.model is not search.model:
-            left = torch.cat([left, _solve(state, rows, level, effort, damping)])
-    own = [rows for level, rows in groups if level.model is search.model]
-    rows = torch.cat([*own, left]).sort().values
+    clean = search.plane(search.every, search.x0, temperature=effort.temperature)
+    groups, rows = level_of_each(search, clean.value, effort.temperature)
+    for level, part in groups:
+        here = search.spawn(part, model=level.model, share=level.share)
+        coarse = here.plane(here.every, here.x0, temperature=effort.temperature)
+        rows = torch.cat([rows, _solve(state, part, level, coarse, effort, damping)])
     if len(rows):
-        _solve(state, rows, Level(search.model, search.share), effort, damping)
+        rows = rows.sort().values
+        _solve(state, rows, Level(search.model, search.share), clean.take(rows), effort, damping)
     _last_resort(state, effort)
     return torch.where(torch.isfinite(search.best), state.kkt, torch.inf)
 
 
-def _solve(state: _State, samples: Tensor, level: Level, effort: Effort, damping: float) -> Tensor:
-    """Search for some samples on a level; return those for which it proved too coarse near the boundary."""
+def _solve(state: _State, samples: Tensor, level: Level, clean: Plane, effort: Effort, damping: float) -> Tensor:
+    """Search for some samples on a level, from their planes there at the clean inputs; return those for which the level
+    proved too coarse near the boundary."""
     search, temperature = state.search, effort.temperature
     here = search.spawn(samples, model=level.model, share=level.share)
-    clean = here.plane(here.every, here.x0, temperature=temperature)
     x = lead(here, here.every, clean, steps=effort.lead, damping=damping, temperature=temperature)
     walk = Walk(here, x, here.distance(here.every, x))
     walk.advance(here.every, effort.walk)
@@ -157,7 +93,8 @@ class _State:
         into, rows = samples[better], best[better]
         self.search.best[into], self.search.best_x[into] = found.best[rows], found.best_x[rows]
         self.x[into], self.reach[into] = found.best_x[rows], found.best[rows]
-        self.kkt[into], self.arrived[into] = walk.kkt[rows], walk.done[rows]
+        there = (walk.reach[rows] - found.best[rows]).abs() <= SAME * found.best[rows]
+        self.kkt[into], self.arrived[into] = walk.kkt[rows], walk.done[rows] & there
 
     def residual(self) -> Tensor:
         """Return the KKT residuals; those of points that no walk arrived at are measured."""
@@ -203,9 +140,8 @@ def _rows(
     count = len(candidate) // len(samples)
     wide = coarse.spawn(coarse.every.repeat_interleave(count + 1))
     grid = wide.every.reshape(-1, count + 1)
-    keep = (
-        _plausible(plane.length.reshape(-1, count), radius) if first else torch.ones_like(candidate, dtype=torch.bool)
-    )
+    every = torch.ones_like(candidate, dtype=torch.bool)
+    keep = _plausible(plane.length.reshape(-1, count), radius) if first else every
     rows = grid[:, 1:].reshape(-1)[keep]
     x = known.repeat_interleave(count + 1, 0)
     limit = (plan.reach * radius).repeat_interleave(count)[keep]
@@ -222,7 +158,7 @@ def _plausible(length: Tensor, radius: Tensor) -> Tensor:
     How right it is is seen from the lead: the nearest plane predicted min `length`, the boundary lies at `radius`.
     """
     doubt = (1 - radius / length.amin(1).clamp_min(1e-300)).abs()
-    return (length * (PRUNE[0] - PRUNE[1] * doubt)[:, None] <= radius[:, None]).reshape(-1)
+    return (length * (TRUST[0] - TRUST[1] * doubt)[:, None] <= radius[:, None]).reshape(-1)
 
 
 def _race(walk: Walk, running: Tensor, stages: tuple[tuple[int, int], ...], per: int) -> Tensor:

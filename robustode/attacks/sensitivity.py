@@ -10,7 +10,8 @@ from torch import Tensor
 
 from robustode.attacks.base import AttackResult, Randomness, assess, check_inputs
 from robustode.attacks.confident import most_confident
-from robustode.attacks.minimal import SETTINGS, minimal_norm
+from robustode.attacks.effort import SETTINGS
+from robustode.attacks.minimal import minimal_norm
 from robustode.attacks.norms import check_norm
 from robustode.attacks.paper import paper_search
 from robustode.attacks.search import Search
