@@ -108,7 +108,7 @@ class SensitivityAttack:
         x_adv = x.clone()
         forwards, backwards = (torch.zeros(len(x), dtype=torch.float64) for _ in range(2))
         kkt = torch.full((len(x),), torch.inf, dtype=torch.float64)
-        for rows in todo.split(min(CHUNK, max(1, rows_at_once(model, x) // COPIES))):
+        for rows in todo.split(min(CHUNK, max(1, rows_at_once(model, x) // COPIES))) if len(todo) else ():
             search = Search.of(model, x[rows], y[rows], None if target is None else target[rows], self.norm)
             index = rows.cpu()
             kkt[index] = self._run(search).cpu()

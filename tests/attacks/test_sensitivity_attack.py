@@ -307,8 +307,8 @@ def test_a_sample_on_the_boundary_and_a_box_of_one_point(norm, setting):
     """On the boundary the distance is a rounding; a box of one point has no adversarial."""
     model = random_affine(classes=2)
     x = random_points(model.input_shape, 5)
-    weight = (model.weight[0] - model.weight[1]).reshape(model.input_shape)
-    gap = model(x) @ torch.tensor([1.0, -1.0], dtype=torch.float64)
+    weight = (model.weight[0] - model.weight[1]).detach().reshape(model.input_shape)
+    gap = model(x).detach() @ torch.tensor([1.0, -1.0], dtype=torch.float64)
     on = x - (gap / weight.square().sum()).reshape(-1, 1, 1, 1) * weight
     inside = ((on > 0) & (on < 1)).flatten(1).all(1)
     on, y = on[inside], model(on[inside]).argmax(1)
