@@ -63,6 +63,7 @@ SETTINGS = {
             Round(at=0.75, reach=1.1, classes=9),
             Round(at=0.25, reach=1.1, classes=9),
         ),
+        steps=3,
         sure=3,
         race=((3, 6), (4, 4), (4, 3), (8, 2)),
         polish=((3, 3), (8, 2)),
