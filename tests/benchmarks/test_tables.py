@@ -107,7 +107,7 @@ def test_every_configuration_of_the_shipped_files_can_be_built(name):
     for norm in ("l2", "linf"):
         names = [config.name for config in plan.of_norm(norm)]
         assert len(set(names)) == len(names) > 6
-        assert names[:2] == ["fast", "thorough"]
+        assert {"fast", "thorough"} <= set(names[:3])
     for config in plan.configs:
         if "BrendelBethge" not in config.card.implementation:  # needs numba
             config.card.check()
