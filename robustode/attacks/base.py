@@ -125,8 +125,8 @@ def check_inputs(model: Classifier, x: Tensor, y: Tensor, target: Tensor | None 
                 got=f"{int(labels.min())} to {int(labels.max())}",
             )
     lo, hi = model.bounds
-    if not bool(torch.isfinite(x).all()) or (len(x) and (float(x.min()) < lo or float(x.max()) > hi)):
-        got = f"values from {float(x.min()):g} to {float(x.max()):g}" if len(x) else "none"
+    if not bool(torch.isfinite(x).all()) or bool(((x < lo) | (x > hi)).any()):
+        got = f"values from {float(x.detach().min()):g} to {float(x.detach().max()):g}" if len(x) else "none"
         raise AttackError("inputs x", expected=f"finite values inside the model's bounds [{lo:g}, {hi:g}]", got=got)
 
 

@@ -49,16 +49,16 @@ def to_every_class(attack: Attack, model: Classifier, x: Tensor) -> EveryClass:
     """
     batch, classes = len(x), model.classes
     with torch.no_grad():
-        own = getattr(model, "bare", model)(x).argmax(1) if batch else torch.zeros(0, dtype=torch.int64)
+        own = (
+            getattr(model, "bare", model)(x).argmax(1) if batch else torch.zeros(0, dtype=torch.int64, device=x.device)
+        )
     every = torch.arange(classes, device=x.device).expand(batch, -1)
     others = every != own[:, None]
     rows = others.nonzero()[:, 0]
     result = attack(model, x[rows], own[rows], target=every[others])
 
-    def table(values: Tensor | None, fill: float) -> Tensor | None:
-        if values is None:
-            return None
-        out = torch.full((batch, classes), fill, dtype=torch.float64)
+    def table(values: Tensor) -> Tensor:
+        out = torch.zeros(batch, classes, dtype=torch.float64)
         out[others.cpu()] = values.double().cpu()
         return out
 
@@ -66,12 +66,11 @@ def to_every_class(attack: Attack, model: Classifier, x: Tensor) -> EveryClass:
     points[others] = result.x_adv
     reached = iter(result.status)
     status = tuple(tuple(next(reached) if o else Status.MISCLASSIFIED for o in row) for row in others.tolist())
-    distance = table(result.distance, 0.0)
     return EveryClass(
-        distance=torch.empty(0, classes) if distance is None else distance,
+        distance=table(result.distance),
         x_adv=points,
         status=status,
-        forwards=table(result.forwards, 0.0),
-        backwards=table(result.backwards, 0.0),
-        kkt=table(result.kkt, 0.0),
+        forwards=None if result.forwards is None else table(result.forwards),
+        backwards=None if result.backwards is None else table(result.backwards),
+        kkt=None if result.kkt is None else table(result.kkt),
     )

@@ -137,12 +137,11 @@ def far_points(search: Search, rows: Tensor, *, evaluations: int) -> None:
     generator = torch.Generator().manual_seed(0)
     noise = torch.rand(4, *x0.shape[1:], generator=generator, dtype=torch.float64).to(x0)
     even = [torch.full_like(x0[0], share) for share in (0.0, 0.5, 1.0)]
-    clean, _ = search.evaluate(rows, x0)
-    search.evaluate(rows, lo + hi - x0)
+    search.evaluate(rows, (lo + hi - x0).clamp(lo, hi))
     for point in (*even, *noise):
-        search.evaluate(rows, (lo + (hi - lo) * point).expand_as(x0))
-    found = torch.isfinite(search.best[rows])
-    search.ray(rows[found], search.best_x[rows[found]], evaluations=evaluations, clean=clean[found])
+        search.evaluate(rows, (lo + (hi - lo) * point).clamp(lo, hi).expand_as(x0))
+    found = rows[torch.isfinite(search.best[rows])]
+    search.ray(found, search.best_x[found], evaluations=evaluations)
 
 
 def distinct(search: Search, rows: Tensor, x: Tensor, reach: Tensor, *, per: int, count: int, apart: float) -> Tensor:

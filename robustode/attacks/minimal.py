@@ -18,7 +18,7 @@ HOPELESS = 1.5  # rows whose boundary lies further than this times the best know
 LONGER = 1.05  # what the distance of a point that is not adversarial counts in the race
 SAME = 0.01  # a best point whose distance differs by more from a walk's end was met elsewhere
 CONTENDERS = 1.01  # rows within this of the best are refined to the end
-FAR = 10  # forward passes for the boundary on the ray to a far point
+FAR = 10  # forward passes at most for the boundary on a ray that is still searched at the end
 HARD = 0.2  # KKT residual above which a point is walked from again
 SETTLED = 1e-2  # a round that gains less than this share leaves a sample settled
 TRUST = (0.9, 10.0)  # share of a linear distance that is believed, and how much of it each unit of doubt takes
@@ -91,19 +91,22 @@ class _State:
         best = found.best.reshape(-1, per).argmin(1) + per * torch.arange(len(samples), device=samples.device)
         better = found.best[best] < self.search.best[samples]
         into, rows = samples[better], best[better]
-        self.search.best[into], self.search.best_x[into] = found.best[rows], found.best_x[rows]
+        for name in ("best", "best_x", "best_value", "best_tolerance"):
+            getattr(self.search, name)[into] = getattr(found, name)[rows]
         self.x[into], self.reach[into] = found.best_x[rows], found.best[rows]
         there = (walk.reach[rows] - found.best[rows]).abs() <= SAME * found.best[rows]
         self.kkt[into], self.arrived[into] = walk.kkt[rows], walk.done[rows] & there
 
-    def residual(self) -> Tensor:
-        """Return the KKT residuals; those of points that no walk arrived at are measured."""
+    def close_in(self, rows: Tensor) -> None:
+        """Bring best points that lie beyond the boundary back to it, on their rays, and measure the KKT residual where
+        no walk arrived at the point."""
         search = self.search
-        rows = (torch.isfinite(search.best) & ~self.arrived).nonzero().squeeze(1)
+        rows = rows[torch.isfinite(search.best[rows])]
+        search.ray(rows, search.best_x[rows], evaluations=FAR)
+        rows = rows[~self.arrived[rows]]
         if len(rows):
             plane = search.plane(rows, search.best_x[rows])
-            self.kkt[rows] = (1 - plane.length / search.best[rows]).clamp_min(0)
-        return torch.where(torch.isfinite(search.best), self.kkt, torch.inf)
+            self.kkt[rows] = (1 - plane.length / search.best[rows].clamp_min(1e-300)).clamp_min(0)
 
 
 def _round(state: _State, samples: Tensor, level: Level, effort: Effort, plan: Round, *, first: bool) -> None:
@@ -114,7 +117,8 @@ def _round(state: _State, samples: Tensor, level: Level, effort: Effort, plan: R
     per = len(x) // len(samples)
     reach = state.radius(samples).repeat_interleave(per)
     away = running[running % per > 0]
-    reach[away] = LONGER * wide.distance(away, x[away])
+    gone = wide.distance(away, x[away])
+    reach[away] = torch.where(gone > 0, LONGER * gone, torch.inf)  # a class without a gradient leads nowhere
     found = torch.isfinite(wide.best)
     x[found], reach[found] = wide.best_x[found], wide.best[found]
     walk = Walk(wide, x, reach)
@@ -144,6 +148,8 @@ def _rows(
     keep = _plausible(plane.length.reshape(-1, count), radius) if first else every
     rows = grid[:, 1:].reshape(-1)[keep]
     x = known.repeat_interleave(count + 1, 0)
+    if len(rows) == 0:
+        return wide, x, grid[:, 0]
     limit = (plan.reach * radius).repeat_interleave(count)[keep]
     start = at.repeat_interleave(count, 0)[keep]
     options = {"steps": effort.steps, "damping": LATER}
@@ -157,7 +163,8 @@ def _plausible(length: Tensor, radius: Tensor) -> Tensor:
 
     How right it is is seen from the lead: the nearest plane predicted min `length`, the boundary lies at `radius`.
     """
-    doubt = (1 - radius / length.amin(1).clamp_min(1e-300)).abs()
+    length = torch.where(length > 0, length, torch.inf)  # of a class without a gradient nothing is known
+    doubt = (1 - radius / length.amin(1)).abs()
     return (length * (TRUST[0] - TRUST[1] * doubt)[:, None] <= radius[:, None]).reshape(-1)
 
 
@@ -197,12 +204,12 @@ def _last_resort(state: _State, effort: Effort) -> None:
         search.evaluate(rows, (x0 + factor * (state.x[rows] - x0)).clamp(lo, hi))
         rows = rows[torch.isinf(search.best[rows])]
     far_points(search, rows, evaluations=FAR)
-    found = hidden[torch.isfinite(search.best[hidden])]
-    search.ray(found, search.best_x[found], evaluations=effort.probes)
-    rows = (state.residual() > HARD).nonzero().squeeze(1)
-    rows = rows[torch.isfinite(search.best[rows])]
+    state.close_in(search.every)
+    rows = (torch.isfinite(search.best) & (state.kkt > HARD)).nonzero().squeeze(1)
     if len(rows):
         walk = Walk(search, search.best_x.clone(), search.best.clone())
         walk.advance(rows, sum(steps for steps, _ in effort.race[-2:]))
         search.ray(rows, walk.x[rows], evaluations=effort.probes)
-        state.kkt[rows], state.arrived[rows] = walk.kkt[rows], walk.done[rows]
+        there = (walk.reach[rows] - search.best[rows]).abs() <= SAME * search.best[rows]
+        state.kkt[rows], state.arrived[rows] = walk.kkt[rows], walk.done[rows] & there
+        state.close_in(rows)

@@ -65,7 +65,7 @@ class Search:
     """The state of a search over rows, several for each sample.
 
     A row is adversarial where its margin (see `constraint`, at temperature 0) is at most −tolerance / 2. The tolerance,
-    2e-5 max|z| (1e-12 in float64), keeps the points found on the far side of rounding errors.
+    2e-5 (max z − min z) (1e-12 in float64) and what rounding adds, keeps the points found on the far side of it.
 
     Args:
         model: classifier, at the level of this search.
@@ -75,6 +75,11 @@ class Search:
         sample: (rows,), the sample that each row belongs to, for the counting.
         passes: where passes are counted.
         share: what a pass counts, 1 at full resolution.
+
+    Attributes:
+        best, best_x: (rows,) float64 and (rows, *input_shape), the nearest adversarial met; +inf and the clean input.
+        best_value, best_tolerance: (rows,), margin and tolerance there.
+        clean: (rows,), margin at the clean input; +inf until it was asked.
     """
 
     def __init__(
@@ -92,8 +97,8 @@ class Search:
         self.model, self.norm, self.sample, self.passes, self.share = model, norm, sample, passes, share
         self.x0, self.y, self.target = x, y, target
         self.own = y if target is None else target
-        self.tolerance_factor = 2e-5 if x.dtype == torch.float32 else 1e-12
-        self.best_x = x.clone()
+        self.best_x, self.best_value, self.best_tolerance = x.clone(), x.new_zeros(len(x)), x.new_zeros(len(x))
+        self.clean = x.new_full((len(x),), math.inf)
         self.best = torch.full((len(x),), math.inf, dtype=torch.float64, device=x.device)
 
     @classmethod
@@ -104,7 +109,7 @@ class Search:
 
     def spawn(self, rows: Tensor, *, model: Classifier | None = None, share: float | None = None) -> Search:
         """Return a search with a row for each of `rows` (with repetitions), nothing found, on the same counters."""
-        return Search(
+        out = Search(
             self.model if model is None else model,
             self.x0[rows],
             self.y[rows],
@@ -114,6 +119,8 @@ class Search:
             passes=self.passes,
             share=self.share if share is None else share,
         )
+        out.clean = self.clean[rows]
+        return out
 
     @property
     def every(self) -> Tensor:
@@ -129,22 +136,24 @@ class Search:
 
     def tolerance(self, logits: Tensor) -> Tensor:
         """(rows,), the margin by which a point must lie beyond the boundary."""
-        return self.tolerance_factor * logits.abs().amax(1).nan_to_num(nan=1.0, posinf=1.0).clamp_min(1e-30)
+        finite = logits.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+        factor = 2e-5 if logits.dtype == torch.float32 else 1e-12
+        rounding = 4 * torch.finfo(logits.dtype).eps * finite.abs().amax(1)
+        return (factor * (finite.amax(1) - finite.amin(1)) + rounding).clamp_min(1e-30)
 
     def distance(self, rows: Tensor, x: Tensor) -> Tensor:
         """(rows,) float64, distance of points from the rows' clean inputs."""
         return distance(self.x0[rows], x, self.norm)
 
-    def offer(self, rows: Tensor, x: Tensor, gap: Tensor, adversarial: Tensor) -> None:
-        """Keep the points that are adversarial and nearer than what the rows have."""
-        better = adversarial & (gap < self.best[rows])
-        self.best[rows[better]] = gap[better]
-        self.best_x[rows[better]] = x[better]
-
     def _record(self, rows: Tensor, x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
         value, _ = self.constraint(rows, logits)
-        tolerance = self.tolerance(logits)
-        self.offer(rows, x, self.distance(rows, x), value <= -tolerance / 2)
+        tolerance, gap = self.tolerance(logits), self.distance(rows, x)
+        at = gap == 0
+        self.clean[rows[at]] = value[at]
+        better = (value <= -tolerance / 2) & (gap < self.best[rows])
+        into = rows[better]
+        self.best[into], self.best_x[into] = gap[better], x[better]
+        self.best_value[into], self.best_tolerance[into] = value[better], tolerance[better]
         return value, tolerance
 
     @torch.no_grad()
@@ -180,23 +189,28 @@ class Search:
         point = (x0 + step.delta.reshape(x0.shape)).clamp(lo, hi)
         return Plane(value, gradient, tolerance, point, distance(x0, point, self.norm))
 
-    def ray(self, rows: Tensor, point: Tensor, *, evaluations: int, clean: Tensor | None = None) -> None:
+    def ray(self, rows: Tensor, point: Tensor, *, evaluations: int) -> None:
         """Look for the boundary on the ray from the clean input through `point`, no further out than the row's best.
 
         Safeguarded regula falsi (Illinois) on the margin as a function of the position s along the ray, s = 1 at
-        `point`, until the bracket is 1e-4 relative or the margin is within three tolerances of the boundary.
+        `point`, until the bracket is 1e-4 relative or the margin is within three tolerances of the boundary. The other
+        end of the first bracket is the clean input.
 
         Args:
-            evaluations: forward passes at most.
-            clean: (rows,), margins at the clean inputs, where `point` is so far that the ray is to be searched from
-                both ends; else it is searched from `point`.
+            evaluations: forward passes at most. None is spent on the first if `point` is the row's best.
         """
         lo, hi = self.model.bounds
         x0, delta = self.x0[rows], point - self.x0[rows]
         length = self.distance(rows, point).to(x0.dtype)
         outer = (self.best[rows] / length.double().clamp_min(1e-300)).to(x0.dtype).clamp_max(1e3)
-        bracket = _Bracket(torch.minimum(torch.ones_like(length), outer), outer, clean)
+        bracket = _Bracket(torch.minimum(torch.ones_like(length), outer), outer, self.clean[rows])
+        known = (point == self.best_x[rows]).flatten(1).all(1) & torch.isfinite(self.best[rows]) & (length > 0)
         active = (length > 0).nonzero().squeeze(1)
+        there = known.nonzero().squeeze(1)
+        if len(there):
+            met = bracket.narrow(there, self.best_value[rows[there]], self.best_tolerance[rows[there]])
+            known[there] = met
+            active = active[~known[active]]
         for _ in range(evaluations):
             if len(active) == 0:
                 return
@@ -208,10 +222,9 @@ class Search:
 class _Bracket:
     """Where the boundary lies on each ray: between the last position before it and the first beyond it."""
 
-    def __init__(self, s: Tensor, outer: Tensor, clean: Tensor | None) -> None:
+    def __init__(self, s: Tensor, outer: Tensor, clean: Tensor) -> None:
         self.s, self.outer = s, outer
-        self.inside = torch.zeros_like(s)
-        self.inside_value = torch.full_like(s, math.inf) if clean is None else clean.clone()
+        self.inside, self.inside_value = torch.zeros_like(s), clean.clone()
         self.beyond, self.beyond_value = torch.full_like(s, math.inf), torch.zeros_like(s)
 
     def narrow(self, active: Tensor, value: Tensor, tolerance: Tensor) -> Tensor:

@@ -17,11 +17,11 @@ from robustode.attacks.paper import paper_search
 from robustode.attacks.search import Search
 from robustode.errors import AttackError, BudgetError, unknown
 from robustode.models.base import Classifier
-from robustode.sensitivity.jacobian import rows_at_once
 
 CONVERGED = 1e-3  # largest KKT residual of a point that is called converged
 CHUNK = 256  # samples searched together
-COPIES = 4  # tensors of the size of all class gradients that the search holds at once
+HELD_BYTES = 2**30  # what they may hold
+HELD = 120  # tensors of the size of a sample that the search holds for each at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +100,7 @@ class SensitivityAttack:
             generator: unused; the attack is deterministic.
         """
         check_inputs(model, x, y, target)
+        y, target = y.long(), None if target is None else target.long()
         with torch.no_grad():
             open_ = getattr(model, "bare", model)(x).argmax(1) == y if len(x) else y == y
         if target is not None:
@@ -108,7 +109,8 @@ class SensitivityAttack:
         x_adv = x.clone()
         forwards, backwards = (torch.zeros(len(x), dtype=torch.float64) for _ in range(2))
         kkt = torch.full((len(x),), torch.inf, dtype=torch.float64)
-        for rows in todo.split(min(CHUNK, max(1, rows_at_once(model, x) // COPIES))) if len(todo) else ():
+        held = max(HELD, 4 * model.classes if self.setting == "paper" else 0) * x[:1].numel() * x.element_size()
+        for rows in todo.split(min(CHUNK, max(1, HELD_BYTES // max(held, 1)))) if len(todo) else ():
             search = Search.of(model, x[rows], y[rows], None if target is None else target[rows], self.norm)
             index = rows.cpu()
             kkt[index] = self._run(search).cpu()

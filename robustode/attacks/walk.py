@@ -74,10 +74,11 @@ class Walk:
         self._share[rows], self._residual[rows], self._step[rows] = share, residual, step
         self._count[rows] += 1
         self.x[rows] = (x + back + step).clamp(lo, hi)
-        self.reach[rows] = search.distance(rows, (x + back).clamp(lo, hi))
+        reach = search.distance(rows, (x + back).clamp(lo, hi))
+        self.reach[rows] = torch.where(slope > 0, reach, torch.inf)  # a flat point says nothing of a boundary
         self.kkt[rows] = (1 - length / self.reach[rows].clamp_min(1e-300)).clamp_min(0)
         near = plane.value.abs() <= 5 * plane.tolerance + 2e-3 * size * slope
-        self.done[rows] = (relative < ARRIVED) & near
+        self.done[rows] = (relative < ARRIVED) & near & (slope > 0)
 
     def _steadied(self, rows: Tensor, x: Tensor, plane: Plane) -> Plane:
         """Return the plane with a running mean of the rows' unit gradients for its normal.

@@ -12,6 +12,7 @@ import robustode as ro
 from robustode.attacks.base import Status
 from robustode.attacks.norms import ball_tolerance, distance
 from robustode.attacks.projections import project
+from robustode.attacks.search import Search
 from robustode.attacks.sensitivity import SensitivityAttack
 from robustode.errors import AttackError, BudgetError, RobustODEError
 from tests.problems import random_affine, random_points, random_snode
@@ -368,3 +369,69 @@ def test_bad_inputs():
     with pytest.raises(BudgetError):
         SensitivityAttack(eps=-1.0)
     assert len(attack(model, x[:0], y[:0]).status) == 0
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("setting", ["quick", "fast"])
+def test_points_lie_on_the_boundary_and_residuals_are_theirs(norm, setting):
+    """No point can be shortened on its ray, and what `kkt` says is measured again at the point itself."""
+    model = ro.load_model("zoo:snode-digits").double()
+    data = ro.load_data("digits", limit=40)
+    x = data.x.double()
+    y = model(x).argmax(1).detach()
+    result = SensitivityAttack(norm=norm, setting=setting)(model, x, y)
+    assert result.success.all()
+    shorter = x + 0.999 * (result.x_adv - x)
+    assert (model(shorter).argmax(1) == y).double().mean() >= 0.95  # a ray may cross a boundary more than once
+    search = Search.of(model, x, y, None, norm)
+    length = search.plane(search.every, result.x_adv).length
+    again = (1 - length / result.distance).clamp_min(0)
+    assert result.kkt is not None
+    assert result.converged is not None
+    assert result.converged.double().mean() > (0.2 if setting == "quick" else 0.5)
+    assert (again[result.converged] < 5e-2).all()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_class_that_can_never_win_changes_little(norm):
+    """A copy of the label's logit, lowered: its margin has no gradient and leads nowhere."""
+    inner = random_snode(scale=2.0, seed=3)
+
+    class Twin(nn.Module):
+        bounds, input_shape, classes = inner.bounds, inner.input_shape, 5
+
+        def forward(self, x):
+            logits = inner(x)
+            return torch.cat([logits, logits.amax(1, keepdim=True) - 0.05], 1)
+
+    x = random_points(inner.input_shape, 20)
+    y = inner(x).argmax(1).detach()
+    plain = SensitivityAttack(norm=norm)(inner, x, y)
+    twin = SensitivityAttack(norm=norm)(Twin(), x, y)
+    both = plain.success & twin.success
+    assert both.sum() >= 15
+    assert ((twin.distance / plain.distance)[both] < 1.03).double().mean() > 0.9
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e4])
+def test_a_common_shift_of_the_logits_changes_nothing(shift):
+    affine = random_affine()
+    model = Misbehaving(lambda x: affine(x.reshape(-1, 1, 3, 4)) + shift)
+    model.input_shape, model.classes = (12,), 4
+    x = random_points((12,), 20)
+    y = model(x).argmax(1).detach()
+    plain = SensitivityAttack()(affine, x.reshape(-1, 1, 3, 4), y)
+    assert torch.allclose(SensitivityAttack()(model, x, y).distance, plain.distance, rtol=1e-6)
+
+
+def test_points_on_faces_that_float32_does_not_have():
+    """Bounds such as −2.1179 lie between two numbers of float32; points clipped to them are inside."""
+    bounds = (-2.1179, 2.64)
+    model = random_affine(bounds=bounds, dtype=torch.float32)
+    x = random_points(model.input_shape, 10, dtype=torch.float32, lo=-3.0, hi=3.0).clamp(*bounds)
+    assert ((x == x.min()) | (x == x.max())).any()
+    y = model(x).argmax(1).detach()
+    result = SensitivityAttack(norm="linf")(model, x, y)
+    assert result.success.any()
+    again = SensitivityAttack(norm="linf")(model, result.x_adv, model(result.x_adv).argmax(1).detach())
+    assert again.success.any()
