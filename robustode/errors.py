@@ -70,11 +70,11 @@ class OptionError(RobustODEError):
 
 
 class MissingDependency(RobustODEError):
-    """An optional library is needed; the message names the extra that installs it."""
+    """An optional package is needed; the message names the extra that installs it."""
 
-    def __init__(self, library: str, extra: str) -> None:
-        super().__init__(f"{library} is not installed", fix=f'Install it with: pip install "robustode[{extra}]"')
-        self.library, self.extra = library, extra
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed", fix=f'Install it with: pip install "robustode[{extra}]"')
+        self.package, self.extra = package, extra
 
 
 def unknown(kind: str, name: str, names: Iterable[str], error: type[RobustODEError] = OptionError) -> RobustODEError:

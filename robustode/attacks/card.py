@@ -73,7 +73,7 @@ class Card(BaseModel):
         return self
 
     @property
-    def library(self) -> str:
+    def provider(self) -> str:
         """The part of the implementation before the colon."""
         return self.implementation.partition(":")[0]
 
@@ -93,11 +93,11 @@ class Card(BaseModel):
         minimal = self.kind == "minimal"
         radius = None if minimal else eps
         params = self.params_at(radius)
-        if self.library == "robustode":
+        if self.provider == "robustode":
             return _build_own(name, self.norm, radius, params)
-        if self.library == "torchattacks":
+        if self.provider == "torchattacks":
             return build_torchattacks(name, norm=self.norm, eps=radius, params=params, minimal=minimal)
-        if self.library == "foolbox":
+        if self.provider == "foolbox":
             return build_foolbox(name, norm=self.norm, eps=radius, params=params, minimal=minimal)
         base, spec = Path(self.source), self.implementation
         return build_python(spec, norm=self.norm, eps=radius, params=params, minimal=minimal, base=base)
@@ -109,7 +109,7 @@ class Card(BaseModel):
     def resolved(self) -> dict[str, Any]:
         """Return what defines the attack, JSON-able: every parameter, and a hash of the user's own code."""
         out = self.model_dump(mode="json", exclude={"source"})
-        if self.library == "python":
+        if self.provider == "python":
             out["code"] = _code_hash(self.implementation.removeprefix("python:").rpartition(":")[0], Path(self.source))
         return out
 

@@ -38,7 +38,7 @@ class SensitivityAttack:
     - rows set out for the nearest classes, all linearised in one sweep, within the radius that the lead has found;
     - of the walks that begin there, the nearest distinct ones race on; further rounds are only for samples that the
       round before brought nearer; all of it on a coarser sNODE where that has the sample's margins (`levels`);
-    - the boundary is refined to 1e-4 on the rays through the last points.
+    - the boundary is refined to 1e-4 on the rays through the best points, in ten more passes at most.
 
     The projection is that of DeepFool (arXiv 1511.04599) and FAB (arXiv 1907.02044). DeepFool projects the last point,
     not x₀, so that its points drift, and leaves the box to a clip; FAB projects both and mixes them by a fixed rule;

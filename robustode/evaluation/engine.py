@@ -142,7 +142,7 @@ def _attempt(
 def _guarded(counted: Counted, card: Card) -> Iterator[None]:
     """Raise `AttackError` if a user's own attack changed the model's tensors, after putting them back."""
     module: Any = counted.bare
-    if card.library != "python" or not isinstance(module, torch.nn.Module):
+    if card.provider != "python" or not isinstance(module, torch.nn.Module):
         yield
         return
     kept = {name: value.detach().clone() for name, value in module.state_dict().items()}
@@ -159,7 +159,7 @@ def _guarded(counted: Counted, card: Card) -> Iterator[None]:
 
 def _generators(card: Card, eps: float | None, index: Tensor, seed: int, shared: torch.Generator) -> Randomness:
     """One generator a sample for our own attacks, whose draws then do not depend on batch-mates; else the unit's."""
-    if card.library == "robustode":
+    if card.provider == "robustode":
         return [torch.Generator().manual_seed(seed_of(seed, card.name, eps, int(i))) for i in index]
     return shared
 

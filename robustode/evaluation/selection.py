@@ -63,7 +63,7 @@ def _installed(cards: Sequence[Card]) -> tuple[tuple[Card, ...], tuple[dict[str,
             usable.append(card)
         except MissingDependency as error:
             missing = missing or error
-            skipped.append({"attack": card.name, "reason": f"not installed ({error.library})"})
+            skipped.append({"attack": card.name, "reason": f"not installed ({error.package})"})
     if missing is not None and not usable:
         raise missing
     return tuple(usable), tuple(skipped)
