@@ -58,7 +58,7 @@ class Bench:
             self._run(place, grid[0], self.case.part(0, min(grid[0].images, len(self.report.y)), 0), None)
             return
         tried = {}
-        for config in grid:
+        for config in grid if len(self.dev.y) else []:
             share = len(self.dev.y) / max(len(self.report.y), 1)
             limit = 60 * self.args.limit * max(2 * share, 0.1)
             frame = self._run(replace(place, part="dev"), config, self.dev, None, limit=limit)

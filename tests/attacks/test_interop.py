@@ -363,3 +363,23 @@ def test_on_a_gpu(dtype):
     for adv in points:
         assert adv.is_cuda
         assert torch.allclose(distance(x.cuda(), adv, "l2").cpu(), radius, rtol=2e-3)
+
+
+class NanBelow(nn.Module):
+    """Affine logits; NaN where the first coordinate is below 0.2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 2, bias=False)
+        self.linear.weight.data = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+
+    def forward(self, x):
+        return torch.where(x[:, :1] < 0.2, torch.nan, self.linear(x))
+
+
+@doors
+def test_a_first_sample_without_an_answer_does_not_stop_the_batch(door):
+    x = torch.tensor([[0.1, 0.5], [0.8, 0.5]])
+    adv = door(NanBelow(), x, torch.tensor([0, 0]), bounds=(0.0, 1.0))
+    assert adv.isfinite().all()
+    assert torch.allclose((adv[1] - x[1]).norm(), torch.tensor(0.15 * 2**0.5), rtol=1e-3)

@@ -95,5 +95,15 @@ def _classifier(module: Any, x: Tensor, bounds: Bounds | None) -> Any:
     own = getattr(module, "bounds", UNIT)
     if not any(tensor.is_floating_point() for tensor in (*module.parameters(), *module.buffers())):
         module = Calls(module, module, x)
-    sample = x[:1] if len(x) else None
+    sample = _finite(module, x) if len(x) else None
     return wrap(module, bounds=own if bounds is None else bounds, input_shape=tuple(x.shape[1:]), sample=sample)
+
+
+@torch.no_grad()
+def _finite(module: Any, x: Tensor) -> Tensor:
+    """Return the first sample, (1, *input_shape), with finite logits, by which the classes can be counted; else x[:1]."""
+    for row in x.split(1):
+        logits = module(row)
+        if not isinstance(logits, Tensor) or bool(logits.isfinite().all()):
+            return row
+    return x[:1]
