@@ -101,7 +101,7 @@ def _classifier(module: Any, x: Tensor, bounds: Bounds | None) -> Any:
 
 @torch.no_grad()
 def _finite(module: Any, x: Tensor) -> Tensor:
-    """Return the first sample, (1, *input_shape), with finite logits, by which the classes can be counted; else x[:1]."""
+    """Return the first sample, (1, *input_shape), with finite logits, to count the classes by; else x[:1]."""
     for row in x.split(1):
         logits = module(row)
         if not isinstance(logits, Tensor) or bool(logits.isfinite().all()):
