@@ -24,7 +24,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from robustode import attacks, data, sensitivity, training, uncertainty
+    from robustode import attacks, audit, data, sensitivity, training, uncertainty
     from robustode.api import evaluate, run_protocol
     from robustode.data import load_data
     from robustode.errors import RobustODEError
@@ -42,11 +42,12 @@ _NAMES = {
     "save_checkpoint": "robustode.models",
     "wrap": "robustode.models",
 }
-_MODULES = ("attacks", "data", "sensitivity", "training", "uncertainty")
+_MODULES = ("attacks", "audit", "data", "sensitivity", "training", "uncertainty")
 
 __all__ = [
     "RobustODEError",
     "attacks",
+    "audit",
     "data",
     "evaluate",
     "load_data",

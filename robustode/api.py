@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import nn
 
-from robustode.errors import OptionError
+from robustode.audit.run import audit_of
 from robustode.evaluation.plan import make_plan
-from robustode.evaluation.protocol import Protocol, build_protocol
+from robustode.evaluation.protocol import Protocol, protocol_of
 from robustode.evaluation.rundir import RunDir
 from robustode.evaluation.runner import Listener, execute
 from robustode.reporting.figures import write_figures
@@ -34,6 +34,8 @@ def run_protocol(
     modules: Sequence[nn.Module | None] | None = None,
     data_root: str | Path | None = None,
     device: str = "cpu",
+    audit: str = "cheap",
+    transfer: Sequence[str] = (),
     command: str = "robustode.run_protocol",
     resume: bool = False,
     force: bool = False,
@@ -46,6 +48,7 @@ def run_protocol(
     """
     plan = make_plan(protocol, data=data, modules=modules, data_root=data_root, device=device)
     options: dict[str, Any] = {"command": command, "listen": listen}
+    options["examine"] = audit_of(plan, scope=audit, transfer=transfer)
     if out is not None:
         return execute(plan, Path(out), resume=resume, force=force, publish=publish, **options)
     with tempfile.TemporaryDirectory(prefix="robustode-") as folder:
@@ -61,6 +64,8 @@ def evaluate(
     out: str | Path | None = None,
     data_root: str | Path | None = None,
     device: str = "cpu",
+    audit: str = "cheap",
+    transfer: Sequence[str] = (),
     resume: bool = False,
     force: bool = False,
     listen: Listener | None = None,
@@ -77,6 +82,8 @@ def evaluate(
         out: run directory; None keeps nothing on disk (the run's `path` is then gone).
         data_root: folder of the real image sets; $ROBUSTODE_DATA if None.
         device: "auto", "cpu", "cuda" or "mps".
+        audit: "cheap" for the checks that cost little, "full" for all (see `robustode.audit`).
+        transfer: further models, as `load_model` takes them, whose adversarials a full audit tries on these.
         resume, force: go on with, or replace, an existing run directory.
         listen: called with every `Event` of the run.
         options: further fields of `Protocol`: limit, split, seed, also, norms, params, shard, eot, ...
@@ -84,25 +91,16 @@ def evaluate(
     Raises:
         RobustODEError: anything that does not fit, before anything is written.
     """
-    several = [model] if isinstance(model, str | Path | nn.Module) else list(model)
-    if not several:
-        raise OptionError("model", expected="at least one model", got="none")
-    modules = [one if isinstance(one, nn.Module) else None for one in several]
-    named = isinstance(data, str | Path)
-    values = {
-        "models": [type(one).__name__ if isinstance(one, nn.Module) else str(one) for one in several],
-        "attacks": attacks,
-        "budgets": dict(eps or {}),
-        "data": str(data) if named else None,
-        **options,
-    }
+    protocol, modules, given = protocol_of(model, data, attacks=attacks, eps=eps, **options)
     return run_protocol(
-        build_protocol(values, "evaluation"),
+        protocol,
         out,
-        data=None if named else data,
+        data=given,
         modules=modules,
         data_root=data_root,
         device=device,
+        audit=audit,
+        transfer=transfer,
         command="robustode.evaluate(...)",
         resume=resume,
         force=force,

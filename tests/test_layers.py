@@ -18,6 +18,7 @@ LAYERS = [
     {"uncertainty"},
     {"training"},
     {"evaluation"},
+    {"audit"},
     {"reporting"},
     {"api"},
     {"cli"},

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from torch import nn
 
 from robustode.attacks.norms import check_norm
-from robustode.errors import ProtocolError, unknown
+from robustode.errors import OptionError, ProtocolError, unknown
 from robustode.evaluation.budgets import parse_radii
 from robustode.resources import read_toml, shipped
 
@@ -116,6 +117,36 @@ def build_protocol(values: Mapping[str, Any], what: str = "protocol") -> Protoco
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise ProtocolError(f"{what} is not valid: {problems}") from None
+
+
+def protocol_of(
+    model: Any, data: Any, *, attacks: str, eps: Mapping[str, Sequence[float]] | None, **options: Any
+) -> tuple[Protocol, list[nn.Module | None], Any]:
+    """Return the protocol for models and data that may be objects, the module objects, and the data if an object.
+
+    Args:
+        model: a model as `load_model` takes it, or several.
+        data: a data source as `load_data` takes it, or its result; None takes the one that the checkpoints record.
+        attacks: suite or card.
+        eps: {norm: radii}.
+        options: further fields of `Protocol`.
+
+    Raises:
+        OptionError, ProtocolError: no model, or a field that does not fit.
+    """
+    several = [model] if isinstance(model, str | Path | nn.Module) else list(model)
+    if not several:
+        raise OptionError("model", expected="at least one model", got="none")
+    named = isinstance(data, str | Path)
+    values = {
+        "models": [type(one).__name__ if isinstance(one, nn.Module) else str(one) for one in several],
+        "attacks": attacks,
+        "budgets": dict(eps or {}),
+        "data": str(data) if named else None,
+        **options,
+    }
+    modules = [one if isinstance(one, nn.Module) else None for one in several]
+    return build_protocol(values, "evaluation"), modules, None if named else data
 
 
 def protocol_names() -> tuple[str, ...]:

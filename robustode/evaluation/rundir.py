@@ -12,9 +12,9 @@ import pandas as pd
 
 from robustode.errors import RunError
 from robustode.evaluation import records as records_file
-from robustode.files import file_digest
+from robustode.files import file_digest, read_json
 
-__all__ = ["FINISHED", "SCHEMA", "RunDir", "hash_files", "read_run"]
+__all__ = ["FINISHED", "SCHEMA", "RunDir", "hash_files", "read_audit", "read_run"]
 
 SCHEMA = 1
 FINISHED = ("complete", "partial")
@@ -29,12 +29,14 @@ class RunDir:
         meta: run.json as a dict.
         records: one row per model, sample, attack and budget, in the dtypes of `records.DTYPES`.
         timings: wall seconds by model, attack and norm; None if the run measured none.
+        audit: audit.json as a dict; None if the run was not audited.
     """
 
     path: Path
     meta: dict[str, Any]
     records: pd.DataFrame
     timings: pd.DataFrame | None = None
+    audit: dict[str, Any] | None = None
 
 
 def hash_files(path: Path, *, skip: tuple[str, ...] = ("run.json", "shards")) -> dict[str, str]:
@@ -64,7 +66,14 @@ def read_run(path: str | Path) -> RunDir:
         meta=meta,
         records=records_file.read(path / "records.parquet"),
         timings=pd.read_parquet(timings) if timings.is_file() else None,
+        audit=read_audit(path),
     )
+
+
+def read_audit(path: Path) -> dict[str, Any] | None:
+    """Return audit.json of a run directory; None if there is none."""
+    file = path / "audit.json"
+    return read_json(file, RunError) if file.is_file() else None
 
 
 def _read_meta(path: Path) -> dict[str, Any]:

@@ -13,25 +13,26 @@ import torch
 from robustode.attacks.adapters.rng import forked_rng
 from robustode.attacks.base import Status
 from robustode.attacks.card import Card
+from robustode.evaluation import examination, shards
 from robustode.evaluation import records as records_file
-from robustode.evaluation import shards
 from robustode.evaluation.clean import CleanAccuracy, check_clean
 from robustode.evaluation.counting import Counted
 from robustode.evaluation.engine import run_unit, seed_of
+from robustode.evaluation.examination import Examination
 from robustode.evaluation.judge import Judge
 from robustode.evaluation.manifest import manifest
 from robustode.evaluation.outdir import check_directory, clear, own_files
 from robustode.evaluation.plan import Plan
 from robustode.evaluation.planned import PlannedModel, samples_for
 from robustode.evaluation.rows import Shard, Subject
-from robustode.evaluation.rundir import RunDir, read_run
+from robustode.evaluation.rundir import RunDir, read_audit, read_run
 from robustode.evaluation.stored import Stored
 from robustode.files import write_json
 
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """What a run tells whoever watches it: `kind` is "clean", "skipped", "unit" or "resumed"."""
+    """What a run tells whoever watches it: `kind` is "clean", "skipped", "unit", "resumed" or "check"."""
 
     kind: str
     model: str = ""
@@ -65,6 +66,7 @@ def execute(
     resume: bool = False,
     force: bool = False,
     listen: Listener | None = None,
+    examine: Examination | None = None,
     publish: Callable[[RunDir], object] | None = None,
 ) -> RunDir:
     """Run a plan into a run directory and return it, read back and verified.
@@ -75,6 +77,8 @@ def execute(
             deleted).
         command: command line, for run.json.
         listen: called with every `Event`.
+        examine: what looks at every model after its attacks; its findings are written as audit.json, and what it
+            breaks enters the records.
         publish: called with the finished run to add tables, figures and pages, before every file is hashed.
 
     Raises:
@@ -92,7 +96,9 @@ def execute(
     out.mkdir(parents=True, exist_ok=True)
     write_json({**meta, "status": "running"}, out / "run.json")
     _units(plan, ready, out, tell)
-    return _finish(plan, ready, out, meta, publish)
+    answers = [] if examine is None else _examine(plan, ready, out, examine, tell)
+    facts = None if examine is None else examine.facts
+    return _finish(plan, ready, out, meta, answers, facts, publish)
 
 
 def _prepare(plan: Plan, model: PlannedModel, tell: Listener) -> _Ready:
@@ -145,34 +151,77 @@ def _units(plan: Plan, ready: Sequence[_Ready], out: Path, tell: Listener) -> No
         tell(Event(kind=kind, model=model.subject.label, text=attack.name, done=done, total=len(jobs)))
 
 
+def _examine(
+    plan: Plan, ready: Sequence[_Ready], out: Path, examine: Examination, tell: Listener
+) -> list[tuple[_Ready, dict[str, Any]]]:
+    """Run every check on every model, apart from those whose answers are on disk; return the answers in order."""
+    answers = []
+    jobs = [(model, name) for model in ready for name in examine.names]
+    for done, (model, name) in enumerate(jobs, start=1):
+        label = model.subject.label
+        answer = examination.kept(out, label, name)
+        if answer is None:
+            frames = [shards.read_records(place) for place in _places(plan, [model], out)]
+            records = pd.concat(frames, ignore_index=True) if frames else records_file.empty()
+            common = {"data": plan.data.name, "seed": plan.protocol.seed, "protocol": plan.hash}
+            found = examine.examine(name, model.subject, model.shards, records, common)
+            examination.keep(out, label, name, found)
+            answer = examination.kept(out, label, name) or {}
+        tell(Event(kind="check", model=label, text=name, done=done, total=len(jobs)))
+        answers.append((model, answer))
+    return answers
+
+
+def _places(plan: Plan, ready: Sequence[_Ready], out: Path) -> list[Path]:
+    return [shards.place(out, m.subject.label, a.name, s.number) for m, a, s in _jobs(plan, ready)]
+
+
 def _finish(
-    plan: Plan, ready: Sequence[_Ready], out: Path, meta: dict[str, Any], publish: Callable[[RunDir], object] | None
+    plan: Plan,
+    ready: Sequence[_Ready],
+    out: Path,
+    meta: dict[str, Any],
+    answers: Sequence[tuple[_Ready, dict[str, Any]]],
+    facts: dict[str, Any] | None,
+    publish: Callable[[RunDir], object] | None,
 ) -> RunDir:
-    places = [shards.place(out, m.subject.label, a.name, s.number) for m, a, s in _jobs(plan, ready)]
-    parts = [shards.read_records(place) for place in places]
+    places = _places(plan, ready, out)
+    audits = [shards.place(out, m.subject.label, name, 0) for m, answer in answers for name in answer["attacks"]]
+    parts = [shards.read_records(place) for place in (*places, *audits)]
     records = records_file.validate(pd.concat(parts, ignore_index=True) if parts else records_file.empty())
     records_file.write(records, out / "records.parquet")
-    shards.write_timings([shards.read_timings(place) for place in places], out / "timings.parquet")
+    seconds = [pd.DataFrame(answer["timings"]) for _, answer in answers]
+    shards.write_timings([*(shards.read_timings(place) for place in places), *seconds], out / "timings.parquet")
     if plan.protocol.store:
-        _write_adversarials(plan, ready, out)
+        _write_adversarials(plan, ready, out, answers)
+    if facts is not None:
+        write_json({**facts, "findings": [answer["finding"] for _, answer in answers]}, out / "audit.json")
     errors = _errors(records)
     final = {**meta, "status": "partial" if plan.attacks.skipped or errors else "complete", "errors": errors}
     if publish is not None:
         timings = pd.read_parquet(out / "timings.parquet")
-        publish(RunDir(path=out, meta=final, records=records, timings=timings))
+        publish(RunDir(path=out, meta=final, records=records, timings=timings, audit=read_audit(out)))
     write_json({**final, "files": own_files(out)}, out / "run.json")
     return read_run(out)
 
 
-def _write_adversarials(plan: Plan, ready: Sequence[_Ready], out: Path) -> None:
+def _write_adversarials(
+    plan: Plan, ready: Sequence[_Ready], out: Path, answers: Sequence[tuple[_Ready, dict[str, Any]]]
+) -> None:
     """Join the points of all units into one file for each model and norm."""
     for model in ready:
         label = model.subject.label
         for norm in plan.budgets:
             names = [attack.name for attack in _attacks(plan) if attack.norm == norm]
             places = [[shards.place(out, label, name, shard.number) for name in names] for shard in model.shards]
+            extra = [name for one, answer in answers if one is model for name in answer["attacks"]]
+            extra = [shards.place(out, label, name, 0) for name in extra if name.endswith(f"-{norm}")]
             target = out / "adversarials" / f"{shards.safe(label)}-{norm}.safetensors"
-            shards.write_best(places, target, {"model": label, "model_hash": model.subject.hash, "norm": norm})
+            shards.write_best(
+                [[*(p for part in places for p in part), *extra]],
+                target,
+                {"model": label, "model_hash": model.subject.hash, "norm": norm},
+            )
 
 
 def _errors(records: pd.DataFrame) -> list[dict[str, Any]]:

@@ -73,7 +73,7 @@ def read_timings(path: Path) -> pd.DataFrame:
 def write_timings(parts: Sequence[pd.DataFrame], path: Path) -> None:
     """Join the timings of all units; the only file of a run that differs between repeats."""
     columns = ["model", "attack", "norm", "eps", "shard", "samples", "seconds"]
-    kept = [part.astype({"eps": "Float64"}) for part in parts if len(part)]
+    kept = [part.reindex(columns=columns).astype({"eps": "Float64"}) for part in parts if len(part)]
     joined = pd.concat(kept, ignore_index=True) if kept else pd.DataFrame(columns=columns)
     with atomic(path) as temporary:
         joined.to_parquet(temporary, index=False)

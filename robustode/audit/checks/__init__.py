@@ -1,0 +1,8 @@
+"""The checks, in the order of the table: each is one file with one `CHECK`."""
+
+from __future__ import annotations
+
+from robustode.audit.check import Check
+from robustode.audit.checks import finite
+
+CHECKS: tuple[Check, ...] = (finite.CHECK,)

@@ -1,0 +1,71 @@
+"""What a runner asks of whatever examines a finished run, and the files in which the answers wait for its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+
+from robustode.errors import RunError
+from robustode.evaluation import shards
+from robustode.evaluation.engine import Unit
+from robustode.evaluation.rows import Shard, Subject
+from robustode.files import read_json, write_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What one check found on one model.
+
+    Attributes:
+        finding: JSON-able.
+        units: (attack name, unit) for each norm in which it found or tried anything.
+        seconds: that it took.
+    """
+
+    finding: dict[str, Any]
+    units: list[tuple[str, Unit]]
+    seconds: float
+
+
+class Examination(Protocol):
+    """Checks that look at a model after the attacks of a run; what they break becomes part of the run."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the checks, in order."""
+        ...
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What audit.json says beside the findings."""
+        ...
+
+    def examine(
+        self, name: str, subject: Subject, parts: Sequence[Shard], records: pd.DataFrame, common: dict[str, Any]
+    ) -> Answer:
+        """Run one check on a model whose attacks have ended; `records` are its rows, `parts` its samples."""
+        ...
+
+
+def place(out: Path, model: str, check: str) -> Path:
+    """Return the path of the file that holds a check's answer while the run is not finished."""
+    return shards.place(out, model, f"audit-{check}", 0).with_suffix(".json")
+
+
+def keep(out: Path, model: str, check: str, answer: Answer) -> None:
+    """Write an answer; its JSON comes last, so that an answer with one is whole."""
+    for attack, unit in answer.units:
+        shards.write(shards.place(out, model, attack, 0), unit, keep_points=True)
+    path = place(out, model, check)
+    seconds = [{"model": model, "attack": f"audit-{check}", "norm": "", "shard": 0, "seconds": answer.seconds}]
+    write_json({"finding": answer.finding, "attacks": [name for name, _ in answer.units], "timings": seconds}, path)
+
+
+def kept(out: Path, model: str, check: str) -> dict[str, Any] | None:
+    """Return {finding, attacks, timings} of an answer; None if the check has not ended."""
+    path = place(out, model, check)
+    return read_json(path, RunError) if path.is_file() else None
