@@ -12,18 +12,12 @@ from torch import Tensor
 
 from robustode.attacks.base import Status
 from robustode.evaluation.engine import Unit
+from robustode.evaluation.examination import PREFIX
 from robustode.evaluation.judge import Verdict
 from robustode.evaluation.records import canonical_json
 
 if TYPE_CHECKING:
     from robustode.audit.case import Case
-
-PREFIX = "audit-"
-
-
-def is_audit(attack: str) -> bool:
-    """Whether an attack of the records is a check of the audit."""
-    return attack.startswith(PREFIX)
 
 
 def attack_name(check: str, norm: str) -> str:

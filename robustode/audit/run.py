@@ -65,7 +65,13 @@ class Audit:
     def facts(self) -> dict[str, Any]:
         """Schema, scope, and the adaptive attack, which is the user's own code."""
         adaptive = [card.name for card in self.cards if card.provider == "python"]
-        return {"schema": SCHEMA, "scope": self.scope, "adaptive_attack": ", ".join(adaptive) or None}
+        others = [label for label, _ in self.transfer]
+        return {
+            "schema": SCHEMA,
+            "scope": self.scope,
+            "adaptive_attack": ", ".join(adaptive) or None,
+            "transfer": others,
+        }
 
     def examine(
         self, name: str, subject: Subject, parts: Sequence[Shard], records: pd.DataFrame, common: dict[str, Any]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from robustode.evaluation.rundir import RunDir
 
 
-FILES = ("report.html", "tables/", "figures/", "records.parquet", "adversarials/", "run.json")
+FILES = ("report.html", "tables/", "figures/", "records.parquet", "adversarials/", "audit.json", "run.json")
 
 
 def command_line() -> str:
@@ -62,6 +63,9 @@ def eval_command(
     ] = None,
     allow_low_accuracy: options.AllowLowAccuracy = False,
     no_store: Annotated[bool, typer.Option("--no-store", help="Do not keep the adversarials.")] = False,
+    audit: options.Audit = "cheap",
+    transfer: options.Transfer = None,
+    strict: options.Strict = False,
     resume: options.Resume = False,
     force: options.Force = False,
     data_root: options.DataRoot = None,
@@ -102,7 +106,7 @@ def eval_command(
         labels = [peek(one)["label"] for one in model]
         source = data or next((d for one in model if (d := peek(one)["data"])), "data")
         out = default_directory(labels, source, attacks)
-    _run(protocol, out, resume, force, device, data_root, json_)
+    _run(protocol, out, resume, force, device, data_root, json_, audit=audit, transfer=transfer or (), strict=strict)
 
 
 def run_command(
@@ -112,6 +116,9 @@ def run_command(
     out: options.Out = None,
     limit: options.Limit = None,
     device: options.Device = "cpu",
+    audit: options.Audit = "cheap",
+    transfer: options.Transfer = None,
+    strict: options.Strict = False,
     resume: options.Resume = False,
     force: options.Force = False,
     data_root: options.DataRoot = None,
@@ -142,7 +149,7 @@ def run_command(
         return _run_study(
             evaluation,
             out or Path("runs") / Path(evaluation).stem,
-            {"--limit": limit, "--force": force or None},
+            {"--limit": limit, "--force": force or None, "--transfer": transfer, "--strict": strict or None},
             resume=resume,
             seed=seed,
             shard=shard,
@@ -155,7 +162,9 @@ def run_command(
     changes = {key: value for key, value in (("limit", limit), ("seed", seed)) if value is not None}
     if changes:
         protocol = build_protocol({**protocol.model_dump(), **changes}, f"protocol '{evaluation}'")
-    _run(protocol, out or Path("runs") / Path(evaluation).stem, resume, force, device, data_root, json_)
+    place = out or Path("runs") / Path(evaluation).stem
+    checks = {"audit": audit, "transfer": transfer or (), "strict": strict}
+    _run(protocol, place, resume, force, device, data_root, json_, **checks)
 
 
 def _run_study(name: str, out: Path, refused: dict[str, Any], **options_: Any) -> None:
@@ -175,7 +184,17 @@ def default_directory(labels: list[str], data: str, suite: str) -> Path:
 
 
 def _run(
-    protocol: Protocol, out: Path, resume: bool, force: bool, device: str, data_root: Path | None, quiet: bool
+    protocol: Protocol,
+    out: Path,
+    resume: bool,
+    force: bool,
+    device: str,
+    data_root: Path | None,
+    quiet: bool,
+    *,
+    audit: str,
+    transfer: Sequence[str],
+    strict: bool,
 ) -> None:
     from robustode.api import run_protocol
 
@@ -188,6 +207,8 @@ def _run(
                 out,
                 data_root=data_root,
                 device=place,
+                audit=audit,
+                transfer=transfer,
                 command=command_line(),
                 resume=resume,
                 force=force,
@@ -197,16 +218,18 @@ def _run(
         if out.exists():
             sys.stderr.write(f"what is finished stays in {out}; go on with the same command and --resume\n")
         raise typer.Exit(130) from None
-    finish(run, quiet)
+    finish(run, quiet, strict)
 
 
-def finish(run: RunDir, quiet: bool) -> None:
-    """Show a finished run; exit with status 1 if a table has a cell that is not known because an attack raised."""
+def finish(run: RunDir, quiet: bool, strict: bool = False) -> None:
+    """Show a finished run; exit with status 1 if a table has a cell that is not known because an attack raised, with 3
+    if `strict` and a check of the audit failed."""
+    from robustode.reporting import audit
     from robustode.reporting.captions import partial
     from robustode.reporting.html import summary
     from robustode.reporting.views import all_tables
 
-    tables = all_tables(run.records, run.meta, run.timings)
+    tables = all_tables(run.records, run.meta, run.timings, run.audit)
     unknown = any("incomplete" in t.frame and bool((t.frame["incomplete"] > 0).any()) for t in tables)
     if quiet:
         emit(
@@ -216,13 +239,17 @@ def finish(run: RunDir, quiet: bool) -> None:
                 "protocol": run.meta["protocol_hash"],
                 "skipped": run.meta["skipped"],
                 "errors": run.meta["errors"],
+                "audit": run.audit,
                 "tables": {table.name: rows_of(table) for table in tables},
             }
         )
     else:
         title = "Clean accuracy and worst case of all attacks"
         attacked = not run.records.empty
-        show_tables(tables, replace(summary(tables, run.records, run.meta), title=title) if attacked else None)
+        brief = replace(summary(tables, run.records, run.meta), title=title) if attacked else None
+        show_tables([table for table in tables if table.name != "audit"], brief)
+        for line in audit.lines(run.audit):
+            say(line)
         for error in run.meta["errors"]:
             say(f"{error['attack']} on {error['model']} raised for {error['count']} rows: {error['message']}")
         for line in _refused(run):
@@ -233,6 +260,8 @@ def finish(run: RunDir, quiet: bool) -> None:
         say(f"Files in {run.path}: {', '.join(written)}")
     if unknown:
         raise typer.Exit(1)
+    if strict and audit.failed(run.audit):
+        raise typer.Exit(3)
 
 
 def _refused(run: RunDir) -> list[str]:

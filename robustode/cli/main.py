@@ -13,7 +13,19 @@ from typing import Annotated
 import typer
 
 from robustode import __version__
-from robustode.cli import data, deploy, evaluate, generate, listing, report, sensitivity, train, uncertainty, verify
+from robustode.cli import (
+    audit,
+    data,
+    deploy,
+    evaluate,
+    generate,
+    listing,
+    report,
+    sensitivity,
+    train,
+    uncertainty,
+    verify,
+)
 from robustode.errors import OptionError, RobustODEError
 
 # Before torch starts its threads: on a machine that does other work too, threads that wait by spinning slow everything
@@ -37,6 +49,7 @@ app.command("train")(train.train_command)
 app.command("deploy")(deploy.deploy_command)
 app.command("generate")(generate.generate_command)
 app.command("report")(report.report_command)
+app.command("audit")(audit.audit_command)
 app.command("verify")(verify.verify_command)
 app.command("sensitivity")(sensitivity.sensitivity_command)
 app.command("uncertainty")(uncertainty.uncertainty_command)
@@ -60,7 +73,8 @@ def _robustode(
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0, 1 (a result is incomplete or does not hold), 2 (wrong use), 130 (Ctrl-C).
+    """Run the command line and exit: 0, 1 (a result is incomplete or does not hold), 2 (wrong use), 3
+    (a defect under --strict), 130 (Ctrl-C).
 
     A user's error, and a place that cannot be written, is one message on stderr; any other exception is a defect of
     this package and keeps its traceback.

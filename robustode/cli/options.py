@@ -59,6 +59,15 @@ Params = Annotated[
     typer.Option("--param", metavar="K=V", help="Parameter of an attack given as library:NAME. Repeats."),
 ]
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Output directory; default in runs/.")]
+Audit = Annotated[
+    str,
+    typer.Option("--audit", metavar="cheap|full", help="Checks of the numbers: those that cost little, or all."),
+]
+Transfer = Annotated[
+    list[str] | None,
+    typer.Option("--transfer", metavar="MODEL", help="Another model whose adversarials a full audit tries. Repeats."),
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with status 3 if a check of the audit finds a defect.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in the same directory.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 Shard = Annotated[int, typer.Option("--shard", metavar="N", callback=at_least(1), help="Samples in a unit of work.")]

@@ -44,7 +44,7 @@ def report_command(
     place = out or Path("runs") / ("report-" + "+".join(path.resolve().name for path in runs))
     _check_new(place, force)
     if len(read) == 1 and len(read[0].meta["models"]) == 1:
-        tables = all_tables(read[0].records, read[0].meta, read[0].timings)
+        tables = all_tables(read[0].records, read[0].meta, read[0].timings, read[0].audit)
     else:
         tables = compare(read, seed=seed)
     shutil.rmtree(place / "tables", ignore_errors=True)

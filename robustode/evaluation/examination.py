@@ -15,6 +15,18 @@ from robustode.evaluation.engine import Unit
 from robustode.evaluation.rows import Shard, Subject
 from robustode.files import read_json, write_json
 
+PREFIX = "audit-"
+
+
+def is_audit(attack: str) -> bool:
+    """Whether an attack of the records is a check that broke something."""
+    return attack.startswith(PREFIX)
+
+
+def claimed(records: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the run's own attacks, without those of the audit."""
+    return pd.DataFrame(records.loc[~records["attack"].str.startswith(PREFIX).to_numpy(dtype=bool)])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
@@ -53,19 +65,21 @@ class Examination(Protocol):
 
 def place(out: Path, model: str, check: str) -> Path:
     """Return the path of the file that holds a check's answer while the run is not finished."""
-    return shards.place(out, model, f"audit-{check}", 0).with_suffix(".json")
+    return shards.place(out, model, f"{PREFIX}{check}", 0).with_suffix(".json")
 
 
-def keep(out: Path, model: str, check: str, answer: Answer) -> None:
-    """Write an answer; its JSON comes last, so that an answer with one is whole."""
+def keep(out: Path, model: str, check: str, answer: Answer, facts: dict[str, Any]) -> None:
+    """Write an answer of an examination with these facts; its JSON comes last, so that an answer with one is whole."""
     for attack, unit in answer.units:
         shards.write(shards.place(out, model, attack, 0), unit, keep_points=True)
     path = place(out, model, check)
-    seconds = [{"model": model, "attack": f"audit-{check}", "norm": "", "shard": 0, "seconds": answer.seconds}]
-    write_json({"finding": answer.finding, "attacks": [name for name, _ in answer.units], "timings": seconds}, path)
+    seconds = [{"model": model, "attack": f"{PREFIX}{check}", "norm": "", "shard": 0, "seconds": answer.seconds}]
+    names = [name for name, _ in answer.units]
+    write_json({"facts": facts, "finding": answer.finding, "attacks": names, "timings": seconds}, path)
 
 
-def kept(out: Path, model: str, check: str) -> dict[str, Any] | None:
-    """Return {finding, attacks, timings} of an answer; None if the check has not ended."""
+def kept(out: Path, model: str, check: str, facts: dict[str, Any]) -> dict[str, Any] | None:
+    """Return {finding, attacks, timings} of an answer; None if the check has not ended in an examination like this."""
     path = place(out, model, check)
-    return read_json(path, RunError) if path.is_file() else None
+    answer = read_json(path, RunError) if path.is_file() else None
+    return answer if answer is not None and answer["facts"] == facts else None

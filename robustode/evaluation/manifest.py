@@ -42,7 +42,7 @@ def manifest(plan: Plan, clean: Sequence[CleanAccuracy], command: str) -> dict[s
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "status": "running",
         "protocol": {
-            **protocol.model_dump(mode="json", exclude={"attacks", "models", "base", "budgets"}),
+            **protocol.model_dump(mode="json", exclude={"attacks", "models", "budgets"}),
             "data": data.name,
             "split": data.split,
             "suite": protocol.attacks,
@@ -86,6 +86,7 @@ def _model(planned: PlannedModel, clean: CleanAccuracy | None) -> dict[str, Any]
     return {
         "label": planned.label,
         "spec": planned.spec,
+        "options": planned.options,
         "hash": planned.hash,
         "arch": planned.arch,
         "parameters": sum(p.numel() for p in module.parameters()),

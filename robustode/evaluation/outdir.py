@@ -12,10 +12,14 @@ from robustode.files import read_json
 
 FILES = ("records.parquet", "timings.parquet", "run.json", "audit.json", "report.html")
 FOLDERS = ("shards", "adversarials", "tables", "figures")
+_MACHINE = ("the versions of libraries", "the device")
 
 
-def check_directory(out: Path, meta: dict[str, Any], *, resume: bool, force: bool) -> None:
-    """Raise `RunError` unless `out` can take the run that `meta`, its run.json, describes."""
+def check_directory(out: Path, meta: dict[str, Any], *, resume: bool, force: bool, other_machine: bool = False) -> None:
+    """Raise `RunError` unless `out` can take the run that `meta`, its run.json, describes.
+
+    With `other_machine` a run is resumed, too, whose units were computed with other libraries or on another device.
+    """
     if resume and force:
         raise RunError("resume and force", expected="one of them", got="both")
     if not out.exists():
@@ -31,18 +35,20 @@ def check_directory(out: Path, meta: dict[str, Any], *, resume: bool, force: boo
         fix = "Choose another --out; --resume and --force take runs only."
         raise RunError(what, expected="an earlier run", got="something else", fix=fix)
     if resume:
-        _check_same(old, meta, out)
+        _check_same(old, meta, out, other_machine)
 
 
-def _check_same(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
+def _check_same(old: dict[str, Any], new: dict[str, Any], out: Path, other_machine: bool) -> None:
     facts = {
         "the protocol (attacks, budgets, data, seed or shard size)": lambda meta: meta["protocol_hash"],
         "the models": lambda meta: [(model["label"], model["hash"]) for model in meta["models"]],
         "the data": lambda meta: meta["data"]["fingerprint"],
         "whether adversarials are kept": lambda meta: meta["protocol"]["store"],
-        "the versions of libraries": lambda meta: meta["versions"],
-        "the device": lambda meta: meta["machine"]["device"],
+        _MACHINE[0]: lambda meta: meta["versions"],
+        _MACHINE[1]: lambda meta: meta["machine"]["device"],
     }
+    if other_machine:
+        facts = {name: fact for name, fact in facts.items() if name not in _MACHINE}
     changed = [name for name, fact in facts.items() if fact(old) != fact(new)]
     if changed:
         fix = "Give the same command as before, or start anew with --force."

@@ -25,6 +25,7 @@ class PlannedModel:
     Attributes:
         label: name in the tables.
         spec: what it was asked for by; the class of a module object.
+        options: what was said of it when it was asked for.
         module: classifier in eval mode on its device; the mean of several passes where the protocol says `eot`.
         arch: name of its architecture, or its class.
         hash: of its configuration and weights.
@@ -35,6 +36,7 @@ class PlannedModel:
 
     label: str
     spec: str
+    options: dict[str, Any]
     module: Any
     arch: str
     hash: str
@@ -96,6 +98,7 @@ def load_models(protocol: Protocol, known: Sequence[Known], data: Data, device: 
             PlannedModel(
                 label=label,
                 spec=type(inner).__name__ if isinstance(facts.spec, nn.Module) else entry.model,
+                options=entry.options(),
                 module=(module if protocol.eot is None else Averaged(module, protocol.eot)).eval(),
                 arch=getattr(module, "arch", type(inner).__name__),
                 hash=model_hash(module),

@@ -13,6 +13,7 @@ import torch
 from robustode.attacks.adapters.rng import forked_rng
 from robustode.attacks.base import Status
 from robustode.attacks.card import Card
+from robustode.errors import RunError
 from robustode.evaluation import examination, shards
 from robustode.evaluation import records as records_file
 from robustode.evaluation.clean import CleanAccuracy, check_clean
@@ -87,6 +88,48 @@ def execute(
     """
     tell: Listener = listen or (lambda event: None)
     check_directory(out, manifest(plan, [], command), resume=resume, force=force)
+    return _execute(plan, out, command, force, tell, examine, publish)
+
+
+def examine_again(
+    plan: Plan,
+    out: Path,
+    examine: Examination,
+    *,
+    listen: Listener | None = None,
+    publish: Callable[[RunDir], object] | None = None,
+) -> RunDir:
+    """Examine a finished run anew and return it; until the end the run stays as it was, and a second call goes on.
+
+    Args:
+        plan: of the run, made again.
+        out: its directory, with its units in shards/.
+        examine, listen, publish: as in `execute`.
+
+    Raises:
+        RunError: the directory holds another run than the plan's, or its units are gone.
+    """
+    tell: Listener = listen or (lambda event: None)
+    old = read_run(out).meta
+    check_directory(out, manifest(plan, [], old["command"]), resume=True, force=False, other_machine=True)
+    ready = [_prepare(plan, model, tell) for model in plan.models]
+    for place in _places(plan, ready, out):
+        if not shards.is_done(place):
+            fix = "Run the evaluation again with --force and --audit full."
+            raise RunError(f"units of run '{out}'", expected=f"{place}.parquet", got="none", fix=fix)
+    answers = _examine(plan, ready, out, examine, tell)
+    return _finish(plan, ready, out, old, answers, examine.facts, publish)
+
+
+def _execute(
+    plan: Plan,
+    out: Path,
+    command: str,
+    force: bool,
+    tell: Listener,
+    examine: Examination | None,
+    publish: Callable[[RunDir], object] | None,
+) -> RunDir:
     ready = [_prepare(plan, model, tell) for model in plan.models]
     for skipped in plan.attacks.skipped:
         tell(Event(kind="skipped", text=f"{skipped['attack']}: skipped: {skipped['reason']}"))
@@ -159,14 +202,14 @@ def _examine(
     jobs = [(model, name) for model in ready for name in examine.names]
     for done, (model, name) in enumerate(jobs, start=1):
         label = model.subject.label
-        answer = examination.kept(out, label, name)
+        answer = examination.kept(out, label, name, examine.facts)
         if answer is None:
             frames = [shards.read_records(place) for place in _places(plan, [model], out)]
             records = pd.concat(frames, ignore_index=True) if frames else records_file.empty()
             common = {"data": plan.data.name, "seed": plan.protocol.seed, "protocol": plan.hash}
             found = examine.examine(name, model.subject, model.shards, records, common)
-            examination.keep(out, label, name, found)
-            answer = examination.kept(out, label, name) or {}
+            examination.keep(out, label, name, found, examine.facts)
+            answer = examination.kept(out, label, name, examine.facts) or {}
         tell(Event(kind="check", model=label, text=name, done=done, total=len(jobs)))
         answers.append((model, answer))
     return answers

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from robustode.evaluation.examination import claimed, is_audit
 from robustode.evaluation.statistics import Estimate, wilson
 from robustode.evaluation.worst_case import WorstCase, worst_case
 from robustode.reporting import captions, layout
@@ -15,6 +16,8 @@ from robustode.reporting.tables import Table
 
 def robust_accuracy(records: pd.DataFrame, meta: dict[str, Any]) -> list[Table]:
     """Return one table for each norm: a row per model and attack, the share of robust samples at every ε.
+
+    The worst case of the run's attacks is what they claim; beside it stands what is left after the audit.
 
     Columns of the numbers: model, attack, norm, eps (0: clean), estimate, lo, hi, robust, n, incomplete.
     """
@@ -39,13 +42,17 @@ def clean_accuracy(records: pd.DataFrame, meta: dict[str, Any]) -> Table:
 def _of_norm(records: pd.DataFrame, meta: dict[str, Any], norm: str) -> Table:
     epses = layout.budgets(meta, norm)
     frame, display, bold = [], [], set()
+    own = claimed(records)
+    audited = any(is_audit(name) for name in records["attack"].unique())
     for model in meta["models"]:
-        for attack in [*layout.attacks(records, meta, norm), None]:
-            case = worst_case(records, model, norm, attack=attack)
-            name = attack or layout.ALL_ATTACKS
+        cases = {name: worst_case(own, model, norm, attack=name) for name in layout.attacks(records, meta, norm)}
+        cases[layout.ALL_ATTACKS] = worst_case(own, model, norm)
+        if audited:
+            cases[layout.AFTER_AUDIT] = worst_case(records, model, norm)
+        for name, case in cases.items():
             rows = [_clean_row(model, name, norm), *(_row(model, name, case, eps) for eps in epses)]
             frame += rows
-            if attack is None:
+            if name in (layout.ALL_ATTACKS, layout.AFTER_AUDIT):
                 bold.add(len(display))
             cells = dict(zip(_headings(epses), map(_cell, rows), strict=True))
             display.append({"model": model["label"], "attack": name, **cells})
@@ -53,7 +60,13 @@ def _of_norm(records: pd.DataFrame, meta: dict[str, Any], norm: str) -> Table:
         name=f"robust_accuracy_{norm}",
         title=f"Robust accuracy, {norm_name(norm)}",
         caption=captions.caption(
-            records, meta, captions.WORST_CASE, captions.MISCLASSIFIED, captions.WILSON, f"Norm: {norm_name(norm)}."
+            records,
+            meta,
+            captions.WORST_CASE,
+            captions.AUDIT if audited else "",
+            captions.MISCLASSIFIED,
+            captions.WILSON,
+            f"Norm: {norm_name(norm)}.",
         ),
         frame=pd.DataFrame(frame),
         display=pd.DataFrame(display),

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from robustode.attacks.base import Status
+from robustode.evaluation.examination import claimed
 
 WILSON = (
     "Brackets: 95 % Wilson intervals. They cover the sampling of test points, not the weakness of the attacks nor "
@@ -16,6 +17,7 @@ WORST_CASE = (
     "Worst case: a sample is robust at ε if it is classified correctly and no attack of the run, at any budget, found "
     "an adversarial at a distance ≤ ε + τ (τ is float32 rounding)."
 )
+AUDIT = "After the audit: the same with the adversarials that the checks found beside the attacks of the run."
 MISCLASSIFIED = "Misclassified samples count as not robust."
 
 
@@ -54,7 +56,8 @@ def _errors(records: pd.DataFrame) -> str:
 
 
 def _cascade(records: pd.DataFrame) -> str:
-    attacks = sorted(records.attack[records.status == Status.SKIPPED.value].unique())
+    own = claimed(records)
+    attacks = sorted(set(own.loc[own["status"] == Status.SKIPPED.value, "attack"]))
     if not attacks:
         return ""
     return f"In the cascade, samples broken by an earlier attack count as broken for {', '.join(attacks)}."

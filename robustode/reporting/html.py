@@ -15,7 +15,7 @@ import pandas as pd
 from robustode.evaluation.rundir import RunDir
 from robustode.evaluation.statistics import Estimate
 from robustode.files import write_text
-from robustode.reporting import captions, layout
+from robustode.reporting import audit, captions, layout
 from robustode.reporting.compare import paired
 from robustode.reporting.figures import INK, Plot, all_figures
 from robustode.reporting.formatting import eps_label, norm_name, percent
@@ -48,7 +48,8 @@ def render(runs: Sequence[RunDir]) -> str:
 
     run = join(runs)
     several = len(run.meta["models"]) > 1
-    tables = all_tables(run.records, run.meta, run.timings) + (paired(run.records, run.meta) if several else [])
+    tables = all_tables(run.records, run.meta, run.timings, run.audit)
+    tables += paired(run.records, run.meta) if several else []
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["cell"] = _cell
     source = resources.files("robustode.reporting").joinpath("report.html.j2").read_text(encoding="utf-8")
@@ -56,7 +57,7 @@ def render(runs: Sequence[RunDir]) -> str:
     return environment.from_string(source).render(
         title=f"Robustness of {_enumerate(labels)} on {run.meta['data']['name']}",
         subtitle=f"{run.meta['data']['caption']}; {', '.join(sorted({r.meta['created'] for r in runs}))}",
-        notes=notes(runs, run.meta),
+        notes=[*notes(runs, run.meta), *audit.lines(run.audit)],
         summary=summary(tables, run.records, run.meta),
         tables=tables,
         downloads={table.name: _downloads(table) for table in tables},
@@ -86,7 +87,8 @@ def summary(tables: Sequence[Table], records: pd.DataFrame, meta: dict[str, Any]
     """Return a row for each model: clean accuracy and the worst case at every budget of every norm."""
     frames = [table.frame for table in tables if table.name.startswith(("robust_accuracy", "clean_accuracy"))]
     rows = [row for frame in frames for row in frame.to_dict(orient="records")]
-    rows = [row for row in rows if row["attack"] in (layout.ALL_ATTACKS, "none")]
+    after = any(row["attack"] == layout.AFTER_AUDIT for row in rows)
+    rows = [row for row in rows if row["attack"] in (layout.AFTER_AUDIT if after else layout.ALL_ATTACKS, "none")]
     display = []
     for model in meta["models"]:
         cells = {"model": model["label"]}
@@ -95,7 +97,7 @@ def summary(tables: Sequence[Table], records: pd.DataFrame, meta: dict[str, Any]
             estimate = Estimate(value=row["estimate"], lo=row["lo"], hi=row["hi"])
             cells[head] = f"incomplete ({row['incomplete']})" if row["incomplete"] else percent(estimate)
         display.append(cells)
-    text = "" if records.empty else captions.WORST_CASE
+    text = "" if records.empty else f"{captions.WORST_CASE} {captions.AUDIT}" if after else captions.WORST_CASE
     return Table(
         name="summary",
         title="Summary",

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from robustode.errors import RunError
+from robustode.evaluation.examination import claimed
 from robustode.evaluation.records import canonical_json, rows, sort
 from robustode.evaluation.rundir import RunDir
 
@@ -18,10 +19,11 @@ _CHECKS: dict[str, Callable[[RunDir], Any]] = {
     "split": lambda run: run.meta["data"]["split"],
     "number of samples": lambda run: run.meta["data"]["n"],
     "bounds": lambda run: sorted({tuple(model["bounds"]) for model in run.meta["models"]}),
-    "norms": lambda run: sorted(set(run.records["norm"])),
+    "norms": lambda run: sorted(set(claimed(run.records)["norm"])),
     "budgets": lambda run: {norm: sorted(epses) for norm, epses in run.meta["protocol"]["budgets"].items()},
     "eot": lambda run: run.meta.get("eot"),
-    "attacks": lambda run: sorted(set(run.records["attack"])),
+    "attacks": lambda run: sorted(set(claimed(run.records)["attack"])),
+    "audit": lambda run: (run.audit or {}).get("scope"),
 }
 
 
@@ -38,7 +40,7 @@ def join(runs: Sequence[RunDir]) -> RunDir:
         raise RunError("runs", expected="at least one run directory", got="none")
     for other in runs[1:]:
         check_comparable(runs[0], other)
-    records, timings, models, seen = [], [], [], {}
+    records, timings, models, audits, seen = [], [], [], [], {}
     for run in runs:
         names = {}
         for model in run.meta["models"]:
@@ -48,11 +50,22 @@ def join(runs: Sequence[RunDir]) -> RunDir:
                 {**model, "label": names[model["label"]], **({"run": str(run.path)} if len(runs) > 1 else {})}
             )
         records.append(_rename(run.records, names))
+        findings = run.audit["findings"] if run.audit else []
+        audits += [{**finding, "model": names[finding["model"]]} for finding in findings]
         if run.timings is not None:
             timings.append(_rename(run.timings, names))
     meta = {**runs[0].meta, "models": models, **_gathered(runs)}
     joined = pd.concat(timings, ignore_index=True) if len(timings) == len(runs) else None
-    return RunDir(path=runs[0].path, meta=meta, records=sort(pd.concat(records, ignore_index=True)), timings=joined)
+    together = sort(pd.concat(records, ignore_index=True))
+    return RunDir(path=runs[0].path, meta=meta, records=together, timings=joined, audit=_audits(runs, audits))
+
+
+def _audits(runs: Sequence[RunDir], findings: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The audit of all models; adaptive attacks are those of any run."""
+    if runs[0].audit is None:
+        return None
+    adaptive = dict.fromkeys(run.audit["adaptive_attack"] for run in runs if run.audit and run.audit["adaptive_attack"])
+    return {**runs[0].audit, "adaptive_attack": ", ".join(adaptive) or None, "findings": findings}
 
 
 def check_comparable(first: RunDir, other: RunDir) -> None:
@@ -81,7 +94,7 @@ def _refuse(first: RunDir, other: RunDir, what: str, expected: Any, got: Any) ->
 
 def _cards(run: RunDir) -> dict[str, str]:
     """All that defines an attack that has rows, as text; without a card, the parameters that its rows state."""
-    ran = set(run.records["attack"])
+    ran = set(claimed(run.records)["attack"])
     cards = {
         card["name"]: canonical_json({key: value for key, value in card.items() if key not in ("title", "paper")})
         for card in run.meta["protocol"]["attacks"]

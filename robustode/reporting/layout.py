@@ -6,9 +6,11 @@ from typing import Any
 
 import pandas as pd
 
+from robustode.evaluation.examination import is_audit
 from robustode.evaluation.records import rows
 
 ALL_ATTACKS = "worst case of all attacks"
+AFTER_AUDIT = "after the audit"
 
 
 def norms(records: pd.DataFrame, meta: dict[str, Any]) -> list[str]:
@@ -27,8 +29,8 @@ def has(records: pd.DataFrame, norm: str) -> bool:
 
 
 def attacks(records: pd.DataFrame, meta: dict[str, Any], norm: str) -> list[str]:
-    """Return the attacks with rows in a norm, in protocol order, those without a card after."""
-    names = set(rows(records, norm=norm)["attack"])
+    """Return the attacks with rows in a norm, in protocol order, those without a card after; not those of the audit."""
+    names = {name for name in rows(records, norm=norm)["attack"] if not is_audit(name)}
     listed = [card["name"] for card in meta["protocol"]["attacks"] if card["name"] in names]
     return list(dict.fromkeys([*listed, *sorted(names)]))
 

@@ -11,6 +11,7 @@ import pandas as pd
 from robustode.evaluation.rundir import RunDir
 from robustode.files import write_text
 from robustode.reporting.accuracy import clean_accuracy, robust_accuracy
+from robustode.reporting.audit import audit_table
 from robustode.reporting.cost import attack_cost
 from robustode.reporting.distances import minimal_distance
 from robustode.reporting.onestep import one_step
@@ -28,10 +29,16 @@ __all__ = [
 ]
 
 
-def all_tables(records: pd.DataFrame, meta: dict[str, Any], timings: pd.DataFrame | None = None) -> list[Table]:
-    """Return the tables of a run in reading order; from records, run.json and timings alone."""
+def all_tables(
+    records: pd.DataFrame,
+    meta: dict[str, Any],
+    timings: pd.DataFrame | None = None,
+    audit: dict[str, Any] | None = None,
+) -> list[Table]:
+    """Return the tables of a run in reading order; from records, run.json, timings and audit.json alone."""
     return [
         *robust_accuracy(records, meta),
+        *audit_table(audit),
         *minimal_distance(records, meta),
         *one_step(records, meta),
         *attack_cost(records, meta, timings),
@@ -40,7 +47,7 @@ def all_tables(records: pd.DataFrame, meta: dict[str, Any], timings: pd.DataFram
 
 def write_tables(run: RunDir) -> list[Path]:
     """Write tables/NAME.{csv,md,tex} of a run, each atomically, and return their paths."""
-    return save_tables(all_tables(run.records, run.meta, run.timings), run.path / "tables")
+    return save_tables(all_tables(run.records, run.meta, run.timings, run.audit), run.path / "tables")
 
 
 def save_tables(tables: Sequence[Table], folder: Path) -> list[Path]:
