@@ -69,6 +69,11 @@ class Evidence:
         points = self._found.get((check, norm, eps))
         return torch.zeros(0, dtype=torch.int64) if points is None else points.distance.isfinite().nonzero().squeeze(1)
 
+    def points(self, check: str, norm: str, eps: float | None) -> list[Tensor]:
+        """Return the points that broke rows, in the order of the rows."""
+        points = self._found.get((check, norm, eps))
+        return [] if points is None else list(points.x[points.distance.isfinite()])
+
     def units(self, case: Case, check: str) -> list[tuple[str, Unit]]:
         """Return (attack name, unit) for each norm in which a check found anything."""
         norms = dict.fromkeys(norm for found, norm, _ in self._found if found == check)

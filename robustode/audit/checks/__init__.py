@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from robustode.audit.check import Check
-from robustode.audit.checks import finite
+from robustode.audit.checks import finite, solver_gradient, solver_reference
 
-CHECKS: tuple[Check, ...] = (finite.CHECK,)
+CHECKS: tuple[Check, ...] = (finite.CHECK, solver_reference.CHECK, solver_gradient.CHECK)

@@ -1,0 +1,78 @@
+"""Versions of one model that differ in the solver only, whose adversarials may carry over to it."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robustode.models.base import Classifier, parameters_like
+from robustode.solvers.observe import Observed, Replay, Replayed, observing
+
+TIGHT = 1e-6  # in float32
+REFERENCE = 1e-9  # in float64
+FROZEN = 32  # least number of steps of a frozen grid between two output depths
+
+
+def solves(model: Any, x: Tensor) -> list[Observed]:
+    """Return the solves that a model does for a batch, without gradients."""
+    with torch.no_grad(), observing() as seen:
+        model(x)
+    return seen
+
+
+def probe(model: Any, rows: int = 2) -> Tensor:
+    """Return random inputs of a model, (rows, *input_shape)."""
+    device, dtype = parameters_like(model)
+    lo, hi = model.bounds
+    draw = torch.rand(rows, *model.input_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return (lo + (hi - lo) * draw).to(device, dtype)
+
+
+def frozen(seen: list[Observed]) -> Replay:
+    """Return the frozen fine grid for the solves that were seen: rk4, four steps for each accepted one, at least 32."""
+    most = max(one.accepted / max(one.outputs - 1, 1) for one in seen)
+    return Replay(method="rk4", steps=max(FROZEN, round(4 * most)), gradient="discrete")
+
+
+def reference(model: Any, x: Tensor) -> Replayed | None:
+    """Return the model with its adaptive solves at 1e-9 in float64, or 1e-6 where it does not convert; else None."""
+    for how, double in ((Replay(tolerance=REFERENCE), True), (Replay(tolerance=TIGHT), False)):
+        try:
+            candidate = Replayed(model, how, double=double)
+            with torch.no_grad():
+                logits = candidate(x)
+        except Exception:
+            continue
+        if bool(logits.isfinite().all()):
+            return candidate
+    return None
+
+
+def solver_variants(model: Any) -> list[tuple[str, Classifier]]:
+    """Return (name, classifier) of the versions of a model with another solver; [] for a model without a solve.
+
+    Of adaptive solves: the frozen fine grid and tight tolerances. Of fixed grids, and of RobustODE's own fixed-step
+    sNODEs: half and twice the steps.
+    """
+    inner = getattr(model, "model", model)  # behind an average over draws
+    seen = solves(model, probe(model))
+    own: list[tuple[str, Any]] = []
+    if any(one.adaptive for one in seen):
+        if all(one.backend == "torchdiffeq" for one in seen):
+            own.append(("frozen steps", Replayed(model, frozen(seen))))
+        own.append(("tight tolerance", Replayed(model, Replay(tolerance=TIGHT))))
+    elif seen:
+        own += [(f"{word} the steps", Replayed(model, Replay(refine=factor))) for word, factor in _FACTORS.items()]
+    elif hasattr(inner, "at_steps") and hasattr(inner, "steps"):
+        own += [
+            (f"{round(factor * inner.steps)} steps", copy.copy(inner.at_steps(round(factor * inner.steps))))
+            for factor in _FACTORS.values()
+            if round(factor * inner.steps) >= 1
+        ]
+    return own
+
+
+_FACTORS = {"half": 0.5, "twice": 2}
