@@ -18,7 +18,7 @@ SHARE = 1e-4  # of the largest logit
 TIMES = 10.0  # the sample's own change of logits
 SPARE, AIM, ENOUGH = 1.1, 1.2, 2.0  # a pushed margin in required ones: at least, sought, not worth reducing
 FURTHEST = 2.0  # times the distance found
-PASSES = 10  # along the ray
+PASSES, GROWTH = 10, 8.0  # along the ray, and of s − 1 where the margin is still too small
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ def secure(judge: Judge, x: Tensor, x_adv: Tensor, y: Tensor, *, norm: str, ball
 
     required = max(1e-4 max|z|, 10 × `logit_change`). A margin below 1.1 required is brought to 1.1 required or more,
     so that it is still `required` where the logits change as they did here. The step is tried at the s of an affine
-    model first, then doubled or halved. A point that cannot have its margin within twice its distance and within its
+    model first, then lengthened or halved. A point that cannot have its margin within twice its distance and within its
     ball stays exactly where the attack found it: its margin is then below `required`, unless it was above before.
 
     Args:
@@ -108,7 +108,7 @@ def _pushed(judge: Judge, x: Tensor, x_adv: Tensor, y: Tensor, *, norm: str, bal
         rows = rows[~ends]
         if len(rows) == 0:
             break
-        s[rows] = torch.where(met[rows].isfinite(), (failed[rows] + met[rows]) / 2, 2 * s[rows] - 1)
+        s[rows] = torch.where(met[rows].isfinite(), (failed[rows] + met[rows]) / 2, 1 + GROWTH * (s[rows] - 1))
     return best
 
 

@@ -20,7 +20,7 @@ from safetensors import safe_open
 
 def load(spec):
     place, _, factory = spec.rpartition(":")
-    sys.path[:0] = [str(Path(place).parent), os.getcwd()]
+    sys.path[:0] = [str(Path(place).resolve().parent), os.getcwd()]
     module = importlib.import_module(Path(place).stem if place.endswith(".py") else place)
     return getattr(module, factory)().eval()
 
