@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,11 +113,11 @@ def examine_again(
     tell: Listener = listen or (lambda event: None)
     old = read_run(out).meta
     check_directory(out, manifest(plan, [], old["command"]), resume=True, force=False, other_machine=True)
-    ready = [_prepare(plan, model, tell) for model in plan.models]
-    for place in _places(plan, ready, out):
+    for place in _places(plan, plan.models, out):
         if not shards.is_done(place):
             fix = "Run the evaluation again with --force and --audit full."
             raise RunError(f"units of run '{out}'", expected=f"{place}.parquet", got="none", fix=fix)
+    ready = [_prepare(plan, model, tell) for model in plan.models]
     answers = _examine(plan, ready, out, examine, tell)
     return _finish(plan, ready, out, old, answers, examine.facts, publish)
 
@@ -204,7 +205,7 @@ def _examine(
         label = model.subject.label
         answer = examination.kept(out, label, name, examine.facts)
         if answer is None:
-            frames = [shards.read_records(place) for place in _places(plan, [model], out)]
+            frames = [shards.read_records(place) for place in _places(plan, [model.planned], out)]
             records = pd.concat(frames, ignore_index=True) if frames else records_file.empty()
             common = {"data": plan.data.name, "seed": plan.protocol.seed, "protocol": plan.hash}
             found = examine.examine(name, model.subject, model.shards, records, common)
@@ -215,8 +216,13 @@ def _examine(
     return answers
 
 
-def _places(plan: Plan, ready: Sequence[_Ready], out: Path) -> list[Path]:
-    return [shards.place(out, m.subject.label, a.name, s.number) for m, a, s in _jobs(plan, ready)]
+def _places(plan: Plan, models: Sequence[PlannedModel], out: Path) -> list[Path]:
+    """The units of some models, in the order of the jobs."""
+    numbers = range(math.ceil(len(plan.data) / plan.protocol.shard))
+    attacks = _attacks(plan)
+    return [
+        shards.place(out, model.label, one.name, number) for model in models for one in attacks for number in numbers
+    ]
 
 
 def _finish(
@@ -228,7 +234,7 @@ def _finish(
     facts: dict[str, Any] | None,
     publish: Callable[[RunDir], object] | None,
 ) -> RunDir:
-    places = _places(plan, ready, out)
+    places = _places(plan, plan.models, out)
     audits = [shards.place(out, m.subject.label, name, 0) for m, answer in answers for name in answer["attacks"]]
     parts = [shards.read_records(place) for place in (*places, *audits)]
     records = records_file.validate(pd.concat(parts, ignore_index=True) if parts else records_file.empty())

@@ -25,7 +25,8 @@ def test_eval_alone_does_the_whole_job(folder):
     lines = done.out.splitlines()
     assert lines[0].startswith("s: clean accuracy ")
     assert lines[-1] == (
-        "Files in runs/s-digits-standard: report.html, tables/, figures/, records.parquet, adversarials/, run.json"
+        "Files in runs/s-digits-standard: report.html, tables/, figures/, records.parquet, adversarials/, audit.json, "
+        "run.json"
     )
     for title in (
         "Robust accuracy, L∞",
@@ -56,7 +57,9 @@ def test_two_models_budgets_and_json(folder):
 def test_no_attacks(folder):
     done = works("eval --model s.safetensors --attacks none --limit 40")
     assert "Clean accuracy" in done.out
-    assert done.out.endswith("Files in runs/s-digits-none: report.html, tables/, records.parquet, run.json\n")
+    assert done.out.endswith(
+        "Files in runs/s-digits-none: report.html, tables/, records.parquet, audit.json, run.json\n"
+    )
 
 
 def test_generate_reads_back_and_attacks(folder):

@@ -16,7 +16,19 @@ from robustode.cli.main import app
 from tests.cli.command import refused, works
 from tests.cli.command import robustode as command
 
-COMMANDS = ["eval", "run", "train", "deploy", "generate", "report", "verify", "sensitivity", "uncertainty", "list"]
+COMMANDS = [
+    "eval",
+    "run",
+    "train",
+    "deploy",
+    "generate",
+    "report",
+    "audit",
+    "verify",
+    "sensitivity",
+    "uncertainty",
+    "list",
+]
 COMMANDS += ["data fetch"]
 
 
