@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from robustode.cli import options
 from robustode.cli.console import emit, percent, say, show_rows
+
+if TYPE_CHECKING:
+    from robustode.evaluation.verify import Verified
 
 
 def verify_command(
@@ -39,7 +42,6 @@ def verify_command(
     from robustode.evaluation.rundir import read_run
     from robustode.evaluation.verify import verify
     from robustode.models import load_model, model_hash
-    from robustode.reporting.formatting import eps_label, norm_name
 
     finished = read_run(run)
     facts = finished.meta["models"][0]
@@ -60,24 +62,46 @@ def verify_command(
                 "same_model": found.same_model,
                 "points": found.points,
                 "held": found.held,
+                "pushed": found.pushed,
+                "thin": found.thin,
                 "largest_relative_change": found.worst,
                 "robust_accuracy": found.frame.to_dict("records"),
             }
         )
     else:
-        rows = [
-            (
-                norm_name(r["norm"]),
-                eps_label(r["eps"]) if r["eps"] else "clean",
-                percent(r["claimed"]),
-                percent(r["rescored"]),
-            )
-            for r in found.frame.to_dict("records")
-        ]
-        title = f"Robust accuracy of {found.label} from its stored adversarials alone"
-        show_rows(title, ("norm", "ε", "claimed", "re-scored"), rows)
-        if not found.same_model:
-            say("The weights are not those that the run evaluated: this is a transfer of its adversarials.")
-        say(f"{found.held} of {found.points} stored adversarials hold; largest change of a distance {found.worst:.1e}")
+        show_rows(*_table(found))
+        for line in _lines(found):
+            say(line)
     if found.held < found.points and found.same_model:
         raise typer.Exit(1)
+
+
+def _table(found: Verified) -> tuple[str, tuple[str, ...], list[tuple[str, ...]]]:
+    """Title, columns and rows."""
+    from robustode.reporting.formatting import eps_label, norm_name
+
+    rows = [
+        (
+            norm_name(r["norm"]),
+            eps_label(r["eps"]) if r["eps"] else "clean",
+            percent(r["claimed"]),
+            percent(r["rescored"]),
+            str(r["beyond"]) if r["eps"] else "",
+        )
+        for r in found.frame.to_dict("records")
+    ]
+    title = f"Robust accuracy of {found.label} from its stored adversarials alone"
+    return title, ("norm", "ε", "claimed", "re-scored", "stored beyond ε"), rows
+
+
+def _lines(found: Verified) -> list[str]:
+    """What is said below the table."""
+    lines = [f"{found.held} of {found.points} stored adversarials hold; largest change of a distance {found.worst:.1e}"]
+    if not found.same_model:
+        lines.insert(0, "The weights are not those that the run evaluated: this is a transfer of its adversarials.")
+    if found.pushed:
+        text = f"{found.pushed} were stored a little further out than found, to hold on other hardware"
+        lines.append(f"{text}; 'stored beyond ε' counts those that crossed an ε by it.")
+    if found.thin:
+        lines.append(f"{found.thin} hold with a thinner margin than required, and may not hold on other hardware.")
+    return lines

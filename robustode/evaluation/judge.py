@@ -29,6 +29,17 @@ def same_answers(first: Tensor, second: Tensor, tolerance: float = AGREE) -> boo
     return not bool(((first - second)[finite].abs() > tolerance).any())
 
 
+def reading(logits: Tensor, y: Tensor, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return what logits (batch, classes) say: (predicted class, margin in float64), as `Judge.answer` does."""
+    logits = logits.double()
+    finite = torch.isfinite(logits).all(1)
+    own = y if target is None else target
+    value = logits.gather(1, own[:, None]).squeeze(1)
+    other = logits.scatter(1, own[:, None], -math.inf).amax(1)
+    margin = value - other if target is None else other - value
+    return torch.where(finite, logits.argmax(1), -1), torch.where(finite, margin, -math.inf)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
     """What the judge found of the points that an attack returned.
@@ -95,13 +106,7 @@ class Judge:
 
         Where a logit is not finite the model gives no class: prediction −1 and margin −inf, which no label equals.
         """
-        logits = self.logits(x).double()
-        finite = torch.isfinite(logits).all(1)
-        own = y if target is None else target
-        value = logits.gather(1, own[:, None]).squeeze(1)
-        other = logits.scatter(1, own[:, None], -math.inf).amax(1)
-        margin = value - other if target is None else other - value
-        return torch.where(finite, logits.argmax(1), -1), torch.where(finite, margin, -math.inf)
+        return reading(self.logits(x), y, target)
 
     def judge(
         self, x: Tensor, x_adv: Tensor, y: Tensor, *, norm: str, eps: float | None, target: Tensor | None = None

@@ -113,4 +113,5 @@ def _check_files(path: Path, files: Mapping[str, str]) -> None:
             changed.append(f"{name} has other bytes")
     if changed:
         fix = "Run the evaluation again, or restore the files"
-        raise RunError(f"run '{path}' was changed by hand: {'; '.join(changed)}", fix=fix)
+        what = f"run '{path}' has other fingerprints than its run.json, it was changed by hand"
+        raise RunError(f"{what}: {'; '.join(changed)}", fix=fix)

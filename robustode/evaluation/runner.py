@@ -15,7 +15,7 @@ from robustode.attacks.adapters.rng import forked_rng
 from robustode.attacks.base import Status
 from robustode.attacks.card import Card
 from robustode.errors import RunError
-from robustode.evaluation import examination, shards
+from robustode.evaluation import adversarials, examination, shards
 from robustode.evaluation import records as records_file
 from robustode.evaluation.clean import CleanAccuracy, check_clean
 from robustode.evaluation.counting import Counted
@@ -257,20 +257,19 @@ def _finish(
 def _write_adversarials(
     plan: Plan, ready: Sequence[_Ready], out: Path, answers: Sequence[tuple[_Ready, dict[str, Any]]]
 ) -> None:
-    """Join the points of all units into one file for each model and norm."""
+    """Write the nearest points of all units, one file for each model and norm."""
     for model in ready:
         label = model.subject.label
         for norm in plan.budgets:
-            names = [attack.name for attack in _attacks(plan) if attack.norm == norm]
-            places = [[shards.place(out, label, name, shard.number) for name in names] for shard in model.shards]
-            extra = [name for one, answer in answers if one is model for name in answer["attacks"]]
-            extra = [shards.place(out, label, name, 0) for name in extra if name.endswith(f"-{norm}")]
-            target = out / "adversarials" / f"{shards.safe(label)}-{norm}.safetensors"
-            shards.write_best(
-                [[*(p for part in places for p in part), *extra]],
-                target,
-                {"model": label, "model_hash": model.subject.hash, "norm": norm},
-            )
+            units = [
+                (shards.place(out, label, attack.name, shard.number), attack.kind == "minimal")
+                for attack in _attacks(plan)
+                for shard in model.shards
+                if attack.norm == norm
+            ]
+            found = [name for one, answer in answers if one is model for name in answer["attacks"]]
+            units += [(shards.place(out, label, name, 0), False) for name in found if name.endswith(f"-{norm}")]
+            adversarials.write(out, plan, model.subject, model.shards, norm, units)
 
 
 def _errors(records: pd.DataFrame) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -47,14 +48,14 @@ def write(path: Path, unit: Unit, *, keep_points: bool) -> None:
     records_file.write(unit.records, path.with_name(path.name + ".parquet"))
 
 
-def save_tensors(tensors: dict[str, Tensor], path: Path, header: dict[str, str] | None = None) -> None:
+def save_tensors(tensors: dict[str, Tensor], path: Path, header: dict[str, Any] | None = None) -> None:
     """Write tensors as safetensors, atomically; the header is one JSON text, as several would be in random order."""
     metadata = None if header is None else {KEY: json.dumps(header, sort_keys=True)}
     with atomic(path) as temporary:
         save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, metadata=metadata)
 
 
-def read_header(path: Path) -> dict[str, str]:
+def read_header(path: Path) -> dict[str, Any]:
     """Return what `save_tensors` wrote as header; {} if it wrote none."""
     with safe_open(path, framework="pt") as handle:
         return json.loads((handle.metadata() or {}).get(KEY, "{}"))
@@ -79,28 +80,22 @@ def write_timings(parts: Sequence[pd.DataFrame], path: Path) -> None:
         joined.to_parquet(temporary, index=False)
 
 
-def write_best(places: Iterable[Sequence[Path]], path: Path, header: dict[str, str]) -> None:
-    """Write the nearest adversarial of every sample that was broken, ordered by sample.
+def nearest(units: Iterable[tuple[Path, bool]]) -> dict[str, Tensor] | None:
+    """Return the nearest adversarial of every sample among some units of one model and norm, ordered by sample.
 
     Args:
-        places: for each shard, its units of all attacks of one model and norm.
-        path: file to write; not written if the units kept no points.
-        header: what the file says of itself.
+        units: place of each, and whether its attack had no ball; of equal distances the first unit's counts.
+
+    Returns:
+        What `write` keeps, and `minimal` (points,) bool: found without a ball; None if no unit kept points.
     """
-    best = [nearest for units in places if (nearest := _nearest(units)) is not None]
-    if not best:
-        return
-    joined = {name: torch.cat([part[name] for part in best]) for name in best[0]}
-    order = torch.argsort(joined["sample"])
-    save_tensors({name: value[order] for name, value in joined.items()}, path, header)
-
-
-def _nearest(units: Sequence[Path]) -> dict[str, Tensor] | None:
-    """The nearest point of every sample among the units of one shard; the first attack's where distances are equal."""
-    files = [file for unit in units if (file := unit.with_name(unit.name + ".safetensors")).is_file()]
-    if not files:
+    parts = []
+    for unit, minimal in units:
+        if (file := unit.with_name(unit.name + ".safetensors")).is_file():
+            part = load_file(file)
+            parts.append({**part, "minimal": torch.full((len(part["sample"]),), minimal)})
+    if not parts:
         return None
-    parts = [load_file(file) for file in files]
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     order = torch.argsort(joined["distance"], stable=True)
     order = order[torch.argsort(joined["sample"][order], stable=True)]

@@ -6,6 +6,7 @@ None stands for "no finite value": a median of which half or more is censored, a
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -73,6 +74,27 @@ def mcnemar(first_only: int, second_only: int) -> float:
 
     total = first_only + second_only
     return min(1.0, 2 * float(binom.cdf(min(first_only, second_only), total, 0.5))) if total else 1.0
+
+
+def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Return the p-values of a family of tests, corrected so that any error among them all is kept at the level.
+
+    Of m tests in order of their p, p̃₍ᵢ₎ = max over j ≤ i of min(1, (m − j + 1) p₍ⱼ₎), however the tests depend on each
+    other. Source: Holm, Scandinavian Journal of Statistics 6, 65 (1979).
+
+    Args:
+        p: (tests,) p-values in [0, 1].
+
+    Returns:
+        (tests,) in the order given.
+    """
+    values = np.asarray(p, dtype=float)
+    if values.ndim != 1 or not ((values >= 0) & (values <= 1)).all():
+        raise OptionError("p-values", expected="one row of numbers in [0, 1]", got=values.tolist())
+    order = np.argsort(values, kind="stable")
+    corrected = np.empty_like(values)
+    corrected[order] = np.maximum.accumulate(np.minimum(1.0, np.arange(len(values), 0, -1) * values[order]))
+    return corrected
 
 
 def paired_difference(both: int, first_only: int, second_only: int, neither: int, level: float = LEVEL) -> Estimate:

@@ -16,27 +16,36 @@ from torch import Tensor
 from robustode.attacks.adapters.rng import forked_rng
 from robustode.data import CATALOGUE, Data, load_data
 from robustode.errors import ModelError, RunError
+from robustode.evaluation.adversarials import FOLDER, TENSORS
 from robustode.evaluation.engine import seed_of
 from robustode.evaluation.eot import Averaged
 from robustode.evaluation.judge import Judge
+from robustode.evaluation.margins import FURTHEST
 from robustode.evaluation.rundir import RunDir
 from robustode.evaluation.shards import read_header
-from robustode.evaluation.worst_case import WorstCase, worst_case
+from robustode.evaluation.worst_case import worst_case
 from robustode.models.base import parameters_like
 
-RELATIVE = 1e-6  # by which a distance may exceed the recorded one
+RELATIVE = 1e-6  # by which a distance may exceed what it must not
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verified:
     """What re-scoring found.
 
+    What it shows: the robust accuracy is at most `rescored`. It equals `claimed` if all points hold, apart from the
+    `beyond` samples of an ε: the attack found their adversarial at a distance ≤ ε + τ, but it was pushed to a margin
+    that holds on other hardware before it was stored, and now lies just outside.
+
     Attributes:
         label: model of the run that the stored points belong to.
         same_model: whether its weights have the run's hash.
-        frame: norm, eps, claimed, rescored (robust accuracies; eps 0 is clean), n.
+        frame: norm, eps, claimed, rescored (robust accuracies; eps 0 is clean), beyond, n.
         points: adversarials that the records claim: samples that an attack broke, in every norm.
-        held: those whose stored point is still adversarial at no more than the recorded distance.
+        held: those whose stored point is still adversarial at no more than the recorded distance, or, if it was pushed,
+            at no more than the distance stored with it, which is at most twice the recorded one.
+        pushed: those that were stored further out than they were found.
+        thin: those that hold with a smaller margin than the one required: they may not hold on other hardware.
         worst: largest relative change of a distance among stored points that are still adversarial.
     """
 
@@ -45,6 +54,8 @@ class Verified:
     frame: pd.DataFrame
     points: int
     held: int
+    pushed: int
+    thin: int
     worst: float
 
 
@@ -87,6 +98,8 @@ def verify(
         frame=pd.concat([score.frame for score in scores], ignore_index=True),
         points=sum(score.points for score in scores),
         held=sum(score.held for score in scores),
+        pushed=sum(score.pushed for score in scores),
+        thin=sum(score.thin for score in scores),
         worst=max(score.worst for score in scores),
     )
 
@@ -96,46 +109,79 @@ class _Score:
     frame: pd.DataFrame
     points: int
     held: int
+    pushed: int
+    thin: int
     worst: float
 
 
 def _score(run: RunDir, entry: dict[str, Any], norm: str, file: Path | None, data: Data, judge: Judge) -> _Score:
     """Score one norm: the points that the file has against the distances that the records claim."""
     claimed = worst_case(run.records, entry, norm)
-    rows = np.argsort(data.index.numpy())  # of the data, in the order of the records' samples
-    distance = _rescore(file, data, judge, norm)[rows]
-    recorded = claimed.distance
+    order = np.argsort(data.index.numpy())  # of the data, in the order of the records' samples
+    stored = _rescore(file, data, judge, norm).iloc[order]
+    distance, recorded = stored["distance"].to_numpy(), claimed.distance
     broken = np.isfinite(recorded) & (recorded > 0)
-    held = broken & (distance <= recorded * (1 + RELATIVE))
+    allowed = _allowed(recorded, stored)
+    held = broken & (distance <= allowed * (1 + RELATIVE))
     both = broken & np.isfinite(distance)
-    change = np.abs(distance[both] - recorded[both]) / recorded[both]
+    change = np.abs(distance[both] - allowed[both]) / allowed[both]
     rescored = replace(claimed, distance=distance)
-    table = [(norm, 0.0, float(entry["clean_accuracy"]), float((distance > 0).mean()), len(data))]
+    table = [(norm, 0.0, float(entry["clean_accuracy"]), float((distance > 0).mean()), 0, len(data))]
     for eps in run.meta["protocol"]["budgets"][norm]:
-        table.append((norm, eps, _accuracy(claimed, eps), _accuracy(rescored, eps), len(data)))
-    frame = pd.DataFrame(table, columns=["norm", "eps", "claimed", "rescored", "n"])
-    worst = float(change.max()) if len(change) else 0.0
-    return _Score(frame=frame, points=int(broken.sum()), held=int(held.sum()), worst=worst)
+        before, after = claimed.robust(eps), rescored.robust(eps)
+        beyond = int((after & ~before & held).sum())
+        table.append((norm, eps, float(before.mean()), float(after.mean()), beyond, len(data)))
+    return _Score(
+        frame=pd.DataFrame(table, columns=["norm", "eps", "claimed", "rescored", "beyond", "n"]),
+        points=int(broken.sum()),
+        held=int(held.sum()),
+        pushed=int((broken & (allowed > recorded)).sum()),
+        thin=int((held & (stored["margin"] < stored["required"]).to_numpy()).sum()),
+        worst=float(change.max()) if len(change) else 0.0,
+    )
 
 
-def _accuracy(case: WorstCase, eps: float) -> float:
-    return float(case.robust(eps).mean())
+def _allowed(recorded: np.ndarray, stored: pd.DataFrame) -> np.ndarray:
+    """Return the distance that each stored point must keep: its own if it was pushed from the recorded one."""
+    found, claim = stored["found"].to_numpy(), stored["claim"].to_numpy()
+    with np.errstate(invalid="ignore"):
+        from_it = np.abs(found - recorded) <= RELATIVE * recorded
+    pushed = from_it & (claim > found) & (claim <= FURTHEST * found * (1 + RELATIVE))
+    return np.where(pushed, claim, recorded)
 
 
-def _rescore(file: Path | None, data: Data, judge: Judge, norm: str) -> np.ndarray:
-    """Return the distance of every sample's stored adversarial; 0 if it is misclassified, +inf if there is none."""
+def _rescore(file: Path | None, data: Data, judge: Judge, norm: str) -> pd.DataFrame:
+    """Return, by row of the data, what the stored points are now and what the file says of them.
+
+    `distance` is the adversarial's now: 0 if the sample is misclassified, +inf if it has no point that is adversarial,
+    or one that was made from another input; `margin` its margin; `found`, `claim` and `required` are the file's.
+    """
     device, dtype = parameters_like(judge.model)
     x, y = data.x.to(device=device, dtype=dtype), data.y.to(device)
     pred, _ = judge.answer(x, y)
-    distance = torch.full((len(y),), torch.inf, dtype=torch.float64)
+    columns = ("distance", "margin", "found", "claim", "required")
+    out = {name: torch.full((len(y),), torch.inf, dtype=torch.float64) for name in columns}
     if file is not None:
-        stored = load_file(file)
+        stored = _read(file)
         rows = _rows_of(stored["sample"], data, file)
         at = rows.to(device)
         verdict = judge.judge(x[at], stored["x_adv"].to(x), y[at], norm=norm, eps=None)
-        distance[rows] = verdict.distance.cpu()
-    distance[(pred != y).cpu()] = 0.0
-    return distance.numpy()
+        own = (stored["x"].to(x) == x[at]).flatten(1).all(1) & (stored["label"].to(y) == y[at])
+        out["distance"][rows] = torch.where(own, verdict.distance, torch.inf).cpu()
+        out["margin"][rows] = -verdict.margin.cpu()
+        for name, tensor in (("found", "found"), ("claim", "distance"), ("required", "required")):
+            out[name][rows] = stored[tensor].double()
+    out["distance"][(pred != y).cpu()] = 0.0
+    return pd.DataFrame({name: value.numpy() for name, value in out.items()})
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    stored = load_file(file)
+    missing = [name for name in TENSORS if name not in stored]
+    if missing:
+        fix = "It was written by an older version: evaluate again with this one."
+        raise RunError(f"file '{file}'", expected=f"tensors {', '.join(TENSORS)}", got=f"no {missing[0]}", fix=fix)
+    return stored
 
 
 def _rows_of(samples: Tensor, data: Data, file: Path) -> Tensor:
@@ -174,7 +220,7 @@ def _same_data(run: RunDir, given: Any, data_root: str | None) -> Data:
 
 
 def _stored_file(run: RunDir, label: str, norm: str) -> Path | None:
-    for file in sorted((run.path / "adversarials").glob("*.safetensors")):
+    for file in sorted((run.path / FOLDER).glob("*.safetensors")):
         header = read_header(file)
         if header.get("model") == label and header.get("norm") == norm:
             return file

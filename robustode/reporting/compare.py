@@ -11,7 +11,7 @@ import pandas as pd
 
 from robustode.errors import RunError
 from robustode.evaluation.rundir import RunDir
-from robustode.evaluation.statistics import Estimate, mcnemar, median_difference, paired_difference
+from robustode.evaluation.statistics import Estimate, holm, mcnemar, median_difference, paired_difference
 from robustode.evaluation.worst_case import WorstCase, worst_case
 from robustode.reporting import captions, layout
 from robustode.reporting.distances import minimal_distance
@@ -24,8 +24,8 @@ ALL_PAIRS = 4  # models; with more, each is compared with the first
 _ACCURACY = (
     "Robust accuracy of the first model minus that of the second, in percentage points on the same samples (worst case "
     "of all attacks). Brackets: 95 % intervals for paired proportions (Newcombe 1998, method 10). p: exact two-sided "
-    "McNemar test, not corrected for the number of comparisons. Only first, only second: numbers of samples that are "
-    "robust under one model alone."
+    "McNemar test of this comparison alone; p (Holm): corrected for all tests of this table ({tests}). Only first, "
+    "only second: numbers of samples that are robust under one model alone."
 )
 _DISTANCE = (
     "Median smallest distance over all attacks of the first model minus that of the second, on the same samples; "
@@ -80,10 +80,14 @@ def pairs(labels: Sequence[str]) -> list[tuple[str, str]]:
 def _accuracy(cases: dict[str, WorstCase], records: pd.DataFrame, meta: dict[str, Any], norm: str) -> Table:
     epses = [0.0, *layout.budgets(meta, norm)]
     frame = [_difference(cases, first, second, eps) for first, second in pairs(list(cases)) for eps in epses]
+    tests = [row for row in frame if row["p"] is not None]
+    for row, corrected in zip(tests, holm([row["p"] for row in tests]).tolist(), strict=True):
+        row["p_holm"] = corrected
+    text = _ACCURACY.format(tests=len(tests))
     return Table(
         name=f"paired_accuracy_{norm}",
         title=f"Differences of robust accuracy, {norm_name(norm)}",
-        caption=captions.caption(records, meta, _ACCURACY, _SCOPE, f"Norm: {norm_name(norm)}."),
+        caption=captions.caption(records, meta, text, _SCOPE, f"Norm: {norm_name(norm)}."),
         frame=pd.DataFrame(frame),
         display=pd.DataFrame([_shown(row) for row in frame]),
         group="models",
@@ -106,6 +110,7 @@ def _difference(cases: dict[str, WorstCase], first: str, second: str, eps: float
         "lo": estimate.lo,
         "hi": estimate.hi,
         "p": None if incomplete else mcnemar(counts[1], counts[2]),
+        "p_holm": None,
         "both": counts[0],
         "first_only": counts[1],
         "second_only": counts[2],
@@ -122,6 +127,7 @@ def _shown(row: dict[str, Any]) -> dict[str, str]:
         "ε": "0 (clean)" if row["eps"] == 0 else eps_label(row["eps"]),
         "difference (points)": f"incomplete ({row['incomplete']})" if row["incomplete"] else points(estimate),
         "McNemar p": NONE if row["p"] is None else p_value(row["p"]),
+        "p (Holm)": NONE if row["p_holm"] is None else p_value(row["p_holm"]),
         "only first": str(row["first_only"]),
         "only second": str(row["second_only"]),
     }

@@ -124,7 +124,7 @@ def test_distances_in_the_records_that_were_shrunk_are_found(run):
     refused(RunError, "records.parquet has other bytes", lambda: read_run(run.path))
     found = check(rewrite(run, lambda tensors: None))
     assert (found.points, found.held) == (44, 40)
-    assert found.worst == pytest.approx(1.0)
+    assert found.worst == pytest.approx(1.0, abs=1e-3)  # and the push
 
 
 def test_a_file_changed_by_hand_is_refused_on_reading(run):

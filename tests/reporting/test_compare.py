@@ -10,7 +10,7 @@ import pytest
 from robustode.errors import RunError
 from robustode.evaluation import records
 from robustode.evaluation.rundir import RunDir
-from robustode.evaluation.statistics import mcnemar, median_difference, paired_difference
+from robustode.evaluation.statistics import holm, mcnemar, median_difference, paired_difference
 from robustode.evaluation.worst_case import worst_case
 from robustode.reporting.compare import compare, pairs
 from robustode.reporting.join import join
@@ -71,6 +71,10 @@ def test_paired_accuracy_by_hand(two):
     assert table.display["models"].unique().tolist() == ["a − b"]
     assert table.display["McNemar p"].tolist()[::2] == ["1.00", "< 0.001"]
     assert "Newcombe 1998, method 10" in table.caption
+    assert table.frame["p_holm"].tolist() == holm(table.frame["p"].to_numpy()).tolist()
+    assert (table.frame["p_holm"] > table.frame["p"]).any()
+    assert table.display["p (Holm)"].tolist()[::2] == ["1.00", "< 0.001"]
+    assert "p (Holm): corrected for all tests of this table (4)." in table.caption
 
 
 def test_paired_distance_by_hand(two):
@@ -92,6 +96,8 @@ def test_paired_cells_with_errors_are_incomplete(two):
     tables = {table.name: table for table in compare([one, changed(other, records=frame)])}
     assert tables["paired_accuracy_linf"].display["difference (points)"].tolist()[1:] == ["incomplete (1)"] * 3
     assert tables["paired_accuracy_linf"].display["McNemar p"].tolist()[1:] == ["–"] * 3
+    assert tables["paired_accuracy_linf"].display["p (Holm)"].tolist()[1:] == ["–"] * 3
+    assert "all tests of this table (1)" in tables["paired_accuracy_linf"].caption
     assert tables["paired_distance_linf"].display.iloc[0, 1] == "incomplete (1)"
     assert "incomplete" not in tables["paired_accuracy_l2"].display.to_string()
 
