@@ -204,4 +204,4 @@ def _watched_torchode(solve: Any, tell: Listener) -> Any:
 
 def _number(value: Any) -> float | None:
     """A tolerance as a number; the smallest of several."""
-    return None if value is None else float(torch.as_tensor(value).min())
+    return None if value is None else float(torch.as_tensor(value, dtype=torch.float64).min())
