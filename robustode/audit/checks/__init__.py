@@ -3,6 +3,18 @@
 from __future__ import annotations
 
 from robustode.audit.check import Check
-from robustode.audit.checks import finite
+from robustode.audit.checks import (
+    finite,
+    loss_diversity,
+    more_effort,
+    plateau,
+    transfer,
+)
 
-CHECKS: tuple[Check, ...] = (finite.CHECK,)
+CHECKS: tuple[Check, ...] = (
+    finite.CHECK,
+    more_effort.CHECK,
+    plateau.CHECK,
+    transfer.CHECK,
+    loss_diversity.CHECK,
+)
