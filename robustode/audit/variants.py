@@ -19,6 +19,7 @@ def solver_variants(model: Any) -> list[tuple[str, Classifier]]:
         return []
     grids = [steps for steps in (model.steps // 2, 2 * model.steps) if steps >= 1]
     try:
-        return [(f"{steps} steps", model.at_steps(steps)) for steps in grids]
+        variants: list[tuple[str, Classifier]] = [(f"{steps} steps", model.at_steps(steps)) for steps in grids]
     except ModelError:
         return []
+    return variants
