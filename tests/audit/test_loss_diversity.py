@@ -68,7 +68,9 @@ def test_in_l1_what_the_library_lacks_is_left_out():
 def test_without_torchattacks_the_others_run(monkeypatch):
     _, case = saturated_case(1e5)
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *r: None if name == "torchattacks" else find(name, *r))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *r: None if name == "torchattacks" else find(name, *r)
+    )
     found = CHECK(case)
     assert found.status is Verdict.FAIL
     assert "torchattacks is not installed" in found.text
