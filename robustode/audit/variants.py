@@ -17,9 +17,9 @@ def solver_variants(model: Any) -> list[tuple[str, Classifier]]:
     """
     if not isinstance(model, SNODE) or model.solver is not None:
         return []
-    grids = [steps for steps in (model.steps // 2, 2 * model.steps) if steps >= 1]
+    network: Any = model
+    grids = [steps for steps in (network.steps // 2, 2 * network.steps) if steps >= 1]
     try:
-        variants: list[tuple[str, Classifier]] = [(f"{steps} steps", model.at_steps(steps)) for steps in grids]
-    except ModelError:
+        return [(f"{steps} steps", network.at_steps(steps)) for steps in grids]
+    except ModelError:  # a layered network
         return []
-    return variants

@@ -97,7 +97,7 @@ def test_a_point_within_the_tolerance_of_the_ball_is_in_it():
 
 
 def test_the_most_telling_radius_leaves_half_of_the_correct_ones():
-    case, reach = case_of("sensitivity-l2", budgets={"l2": [0.03, 0.08, 0.2]}, classes=3)
+    case, _ = case_of("sensitivity-l2", budgets={"l2": [0.03, 0.08, 0.2]}, classes=3)
     left = {eps: len(case.survivors("l2", eps)) for eps in (0.03, 0.08, 0.2)}
     nearest = min(left, key=lambda eps: abs(left[eps] - len(case.correct) / 2))
     assert case.radii("l2") == (nearest,) == (0.08,)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from robustode.audit.check import Check
 from robustode.audit.checks import (
+    black_box,
     finite,
     loss_diversity,
     more_effort,
@@ -15,6 +16,7 @@ CHECKS: tuple[Check, ...] = (
     finite.CHECK,
     more_effort.CHECK,
     plateau.CHECK,
+    black_box.CHECK,
     transfer.CHECK,
     loss_diversity.CHECK,
 )

@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterator
 from functools import partial
 from importlib.util import find_spec
+from typing import Any
 
 from robustode.attacks.adapters.torchattacks import build_torchattacks
-from robustode.attacks.random_search import RandomSearch
+from robustode.attacks.card import Card
 from robustode.audit.assault import Trial, assault
 from robustode.audit.case import Case
 from robustode.audit.check import Check, Found
@@ -28,9 +29,20 @@ def run(case: Case) -> Found:
             params = {"n_queries": QUERIES, "p_init": FIRST}
             yield Trial(name="Square", build=partial(build_torchattacks, "Square", norm=norm, eps=eps, params=params))
         if not squares or find_spec("torchattacks") is None:
-            yield Trial(name="random search", build=partial(RandomSearch, norm=norm, eps=eps, queries=QUERIES))
+            yield Trial(name="random search", build=partial(_random_search(norm).build, eps))
 
     return assault(case, "black-box", trials, limit=SURVIVORS)
+
+
+def _random_search(norm: Any) -> Card:
+    return Card(
+        name=f"random-search-{norm}",
+        title="random search",
+        implementation="robustode:random-search",
+        norm=norm,
+        kind="budget",
+        params={"queries": QUERIES},
+    )
 
 
 def takes_squares(shape: tuple[int, ...]) -> bool:
