@@ -83,7 +83,7 @@ def nearest_classes(search: Search, x: Tensor, *, pool: int, count: int) -> tupl
         x.repeat_interleave(count, 0),
         value[each, order].reshape(-1),
         gradient[each, order].flatten(0, 1),
-        search.tolerance(logits).repeat_interleave(count),
+        search.tolerance(search.every, logits).repeat_interleave(count),
     )
     return plane, others.gather(1, order).reshape(-1)
 

@@ -79,7 +79,7 @@ class Search:
     Attributes:
         best, best_x: (rows,) float64 and (rows, *input_shape), the nearest adversarial met; +inf and the clean input.
         best_value, best_tolerance: (rows,), margin and tolerance there.
-        clean: (rows,), margin at the clean input; +inf until it was asked.
+        clean, spread: (rows,), margin and max z − min z at the clean input; +inf and 0 until it was asked.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Search:
         self.x0, self.y, self.target = x, y, target
         self.own = y if target is None else target
         self.best_x, self.best_value, self.best_tolerance = x.clone(), x.new_zeros(len(x)), x.new_zeros(len(x))
-        self.clean = x.new_full((len(x),), math.inf)
+        self.clean, self.spread = x.new_full((len(x),), math.inf), x.new_zeros(len(x))
         self.best = torch.full((len(x),), math.inf, dtype=torch.float64, device=x.device)
 
     @classmethod
@@ -119,7 +119,7 @@ class Search:
             passes=self.passes,
             share=self.share if share is None else share,
         )
-        out.clean = self.clean[rows]
+        out.clean, out.spread = self.clean[rows], self.spread[rows]
         return out
 
     @property
@@ -134,12 +134,17 @@ class Search:
         options = {"candidate": candidate, "temperature": temperature}
         return constraint(logits, self.own[rows], targeted=self.target is not None, **options)
 
-    def tolerance(self, logits: Tensor) -> Tensor:
-        """(rows,), the margin by which a point must lie beyond the boundary."""
+    def tolerance(self, rows: Tensor, logits: Tensor) -> Tensor:
+        """(rows,), the margin by which a point must lie beyond the boundary.
+
+        The logits of two classes are equal there: their spread is taken at the clean input.
+        """
         finite = logits.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
         factor = 2e-5 if logits.dtype == torch.float32 else 1e-12
         rounding = 4 * torch.finfo(logits.dtype).eps * finite.abs().amax(1)
-        return (factor * (finite.amax(1) - finite.amin(1)) + rounding).clamp_min(1e-30)
+        spread = finite.amax(1) - finite.amin(1)
+        spread = torch.maximum(spread, self.spread[rows]) if logits.shape[1] == 2 else spread
+        return (factor * spread + rounding).clamp_min(1e-30)
 
     def distance(self, rows: Tensor, x: Tensor) -> Tensor:
         """(rows,) float64, distance of points from the rows' clean inputs."""
@@ -147,9 +152,11 @@ class Search:
 
     def _record(self, rows: Tensor, x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
         value, _ = self.constraint(rows, logits)
-        tolerance, gap = self.tolerance(logits), self.distance(rows, x)
+        gap = self.distance(rows, x)
         at = gap == 0
         self.clean[rows[at]] = value[at]
+        self.spread[rows[at]] = (logits.amax(1) - logits.amin(1)).nan_to_num(0.0, 0.0, 0.0)[at]
+        tolerance = self.tolerance(rows, logits)
         better = (value <= -tolerance / 2) & (gap < self.best[rows])
         into = rows[better]
         self.best[into], self.best_x[into] = gap[better], x[better]
@@ -175,7 +182,7 @@ class Search:
             value, cotangent = self.constraint(part, linear.logits, only, temperature)
             values.append(value)
             gradients.append(linear.vjp(cotangent).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
-            tolerances.append(self.tolerance(linear.logits))
+            tolerances.append(self.tolerance(part, linear.logits))
         self.passes.add(self.sample[rows], forwards=self.share, backwards=self.share)
         return self.project(rows, x, torch.cat(values), torch.cat(gradients), torch.cat(tolerances))
 

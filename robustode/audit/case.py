@@ -17,12 +17,13 @@ from robustode.attacks.card import Card
 from robustode.attacks.norms import ball_tolerance
 from robustode.audit.evidence import Evidence
 from robustode.data import Data
-from robustode.evaluation.engine import seed_of
+from robustode.evaluation.engine import guarded, seed_of
 from robustode.evaluation.judge import Verdict
 from robustode.evaluation.rows import Shard, Subject
 from robustode.models.base import Classifier
 
 SHARE, LEAST = 0.01, 2.0  # s = max(2, 0.01 n)
+AT_ONCE = 500  # rows attacked together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,12 +138,16 @@ class Case:
         """
         if len(rows) == 0:
             return torch.zeros(0, dtype=torch.bool)
-        here = rows.to(self.shard.x.device)
-        x, y = self.shard.x[here], self.shard.y[here]
+        victim = self.subject.counted if model is None else model
         draws = torch.Generator().manual_seed(
             seed_of(self.common["seed"], self.subject.hash, "audit", check, name, attack.norm, attack.eps)
         )
-        with forked_rng(draws):
-            result = attack(self.subject.counted if model is None else model, x.clone(), y.clone(), generator=draws)
-        points = result.x_adv if result.returned is None else result.returned
-        return self.take(check, attack.norm, attack.eps, rows, points).success.cpu()
+        broken = []
+        for part in rows.split(AT_ONCE):
+            here = part.to(self.shard.x.device)
+            x, y = self.shard.x[here], self.shard.y[here]
+            with forked_rng(draws), guarded(self.model):
+                result = attack(victim, x, y, generator=draws)
+            points = result.x_adv if result.returned is None else result.returned
+            broken.append(self.take(check, attack.norm, attack.eps, part, points).success.cpu())
+        return torch.cat(broken)

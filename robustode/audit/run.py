@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from robustode.attacks.adapters.rng import forked_rng
 from robustode.attacks.card import Card
 from robustode.audit.case import Case
 from robustode.audit.check import Check
@@ -20,6 +21,7 @@ from robustode.audit.checks import CHECKS
 from robustode.audit.finding import Finding
 from robustode.data import CATALOGUE, Data, load_data
 from robustode.errors import ModelError, OptionError, RobustODEError, unknown
+from robustode.evaluation.engine import seed_of
 from robustode.evaluation.examination import Answer
 from robustode.evaluation.plan import Plan, make_plan
 from robustode.evaluation.protocol import protocol_of
@@ -91,8 +93,10 @@ class Audit:
                 full=self.scope == "full",
             )
         check = next(check for check in self.checks if check.id == name)
+        draws = torch.Generator().manual_seed(seed_of(common["seed"], subject.hash, "audit", name))
         started = time.perf_counter()
-        finding = check(case)
+        with forked_rng(draws):  # of a randomised model, too
+            finding = check(case)
         seconds = time.perf_counter() - started
         return Answer(finding=finding.as_json(), units=case.evidence.units(case, name), seconds=seconds)
 

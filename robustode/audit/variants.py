@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import copy
+import contextlib
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from robustode.errors import ModelError
 from robustode.models.base import Classifier, parameters_like
+from robustode.models.snode import SNODE
 from robustode.solvers.observe import Observed, Replay, Replayed, observing
 
 TIGHT = 1e-6  # in float32
@@ -66,12 +68,10 @@ def solver_variants(model: Any) -> list[tuple[str, Classifier]]:
         own.append(("tight tolerance", Replayed(model, Replay(tolerance=TIGHT))))
     elif seen:
         own += [(f"{word} the steps", Replayed(model, Replay(refine=factor))) for word, factor in _FACTORS.items()]
-    elif hasattr(inner, "at_steps") and hasattr(inner, "steps"):
-        own += [
-            (f"{round(factor * inner.steps)} steps", copy.copy(inner.at_steps(round(factor * inner.steps))))
-            for factor in _FACTORS.values()
-            if round(factor * inner.steps) >= 1
-        ]
+    elif isinstance(inner, SNODE):
+        grids = [steps for steps in (inner.steps // 2, 2 * inner.steps) if steps >= 1]
+        with contextlib.suppress(ModelError):  # a layered network is its own map
+            own += [(f"{steps} steps", inner.at_steps(steps)) for steps in grids]
     return own
 
 

@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,7 +121,7 @@ def _attempt(
                 said = tuple("" if found else "not in the stored set" for found in there.tolist())
             elif len(x):
                 randomness = _generators(attack, eps, index, seed, draws)
-                with _guarded(subject.counted, attack):
+                with guarded(subject.counted.bare) if attack.provider == "python" else nullcontext():
                     result = attack.build(eps)(subject.counted, x.clone(), y.clone(), generator=randomness)
                 x_adv = result.x_adv if result.returned is None else result.returned
             seconds = time.perf_counter() - started
@@ -139,10 +139,9 @@ def _attempt(
 
 
 @contextmanager
-def _guarded(counted: Counted, card: Card) -> Iterator[None]:
-    """Raise `AttackError` if a user's own attack changed the model's tensors, after putting them back."""
-    module: Any = counted.bare
-    if card.provider != "python" or not isinstance(module, torch.nn.Module):
+def guarded(module: Any) -> Iterator[None]:
+    """Raise `AttackError` if what runs inside changed the model's tensors, after putting them back."""
+    if not isinstance(module, torch.nn.Module):
         yield
         return
     kept = {name: value.detach().clone() for name, value in module.state_dict().items()}

@@ -6,8 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from robustode.attacks.base import Status
 from robustode.attacks.explore import distinct, far_points, nearest_classes
 from robustode.attacks.search import Search
+from robustode.attacks.sensitivity import SensitivityAttack
+from tests.attacks.adapter_problems import boxed_affine, exact_distance
 from tests.problems import random_affine, random_points
 
 
@@ -97,3 +100,17 @@ def test_far_points_stay_in_the_box_and_find_what_saturation_hides():
     assert ((search.best_x >= 0) & (search.best_x <= 1)).all()
     assert (Bent()(search.best_x).argmax(1) == 1).all()
     assert (search.best < 1.2).all()  # the corner is 1.8 away, the boundary 0.8
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize("setting", ["fast", "thorough"])
+def test_points_hold_when_a_sample_is_asked_alone_in_float32(classes, norm, setting):
+    """The two logits of two classes are equal on the boundary: a margin in proportion to their spread there is none."""
+    model, x, y = boxed_affine((0.0, 1.0), classes=classes, input_shape=(40,), dtype=torch.float32, samples=60)
+    result = SensitivityAttack(norm=norm, setting=setting)(model, x, y)
+    alone = torch.cat([model(row) for row in result.x_adv.split(1)])
+    assert all(status is Status.SUCCESS for status in result.status)
+    assert (alone.argmax(1) != y).all()
+    exact = exact_distance(model, x, y, norm)
+    assert torch.allclose(result.distance, exact.double(), rtol=1e-3)

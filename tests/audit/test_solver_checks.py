@@ -1,4 +1,4 @@
-"""solver-reference and solver-gradient: an adaptive solver that hides the gradient is exposed, an accurate one is not."""
+"""solver-reference and solver-gradient: a solver that hides the gradient is exposed, an accurate one is not."""
 
 import pytest
 import torch
