@@ -80,8 +80,8 @@ def _is_silent(case: Case, card: Card, norm: str, eps: float, row: int) -> bool:
     passed = torch.cat([*recorder.wrong, x[:0]])
     gaps = distance(x.expand_as(passed), passed, norm)
     inside = gaps <= eps + ball_tolerance(eps, tuple(case.model.bounds), x[0].numel(), norm)
-    for point in passed[inside][gaps[inside].argsort()].split(1):
-        if bool(case.take("silent-success", norm, eps, rows, point).success):
+    for point in passed[inside][gaps[inside].argsort()]:
+        if bool(case.take("silent-success", norm, eps, rows, point[None]).success):
             return True
     return False
 

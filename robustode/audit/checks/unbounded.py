@@ -21,7 +21,7 @@ def run(case: Case) -> Found:
         return not_applicable("no budget in L∞ or L2, or no sample that is correctly classified")
     lo, hi = case.model.bounds
     eps = (hi - lo) * (1.0 if norm == "linf" else math.sqrt(case.shard.x[0].numel()))
-    (card,) = resolve(_PGD[norm], norms=[norm], params={"steps": STEPS, "rel_stepsize": STEP, "random_start": True})
+    (card,) = resolve(_PGD[norm], norms=[norm], params={"steps": STEPS, "rel_stepsize": STEP, "random_start": False})
     left = rows[~case.attack("unbounded", card.build(eps), rows)]
     accuracy = len(left) / len(case.shard.y)
     limit = float(case.shard.y.bincount().max()) / len(case.shard.y) + SPARE
