@@ -13,6 +13,10 @@ BEST = "out = x + 0.09\nmodel(x)\nreturn out"
 OUTSIDE = "model((x + 0.4).clamp(0, 1))\nreturn x"
 
 
+# The same, one sample after the other and each twice, so that rows of a pass cannot be told by their place.
+ALONE = "for one in x.split(1):\n    model((one + 0.09).clamp(0, 1).repeat(2, 1))\nreturn x"
+
+
 def case_of(folder, body, near, n=50, kind="budget"):
     gaps = torch.full((n,), 0.2)
     gaps[:near] = 0.05
@@ -21,9 +25,10 @@ def case_of(folder, body, near, n=50, kind="budget"):
     return make_case(Lines(), x, y, attacks=[card], budgets={"linf": [0.1]})
 
 
+@pytest.mark.parametrize("body", [LAST, ALONE])
 @pytest.mark.parametrize(("near", "status"), [(1, Verdict.PASS), (2, Verdict.WARN), (3, Verdict.FAIL)])
-def test_what_was_passed_through_is_counted_and_kept(tmp_path, near, status):
-    case = case_of(tmp_path, LAST, near)
+def test_what_was_passed_through_is_counted_and_kept(tmp_path, body, near, status):
+    case = case_of(tmp_path, body, near)
     found = CHECK(case)
     assert (found.status, found.value, found.threshold) == (status, near, 2.0)
     assert found.samples == tuple(range(near))
@@ -42,6 +47,7 @@ def test_points_outside_the_ball_are_no_success(tmp_path):
 
 def test_attacks_that_return_what_they_find_pass(tmp_path):
     assert CHECK(case_of(tmp_path, BEST, 10)).status is Verdict.PASS
+    assert CHECK(case_of(tmp_path, "return x", 10)).status is Verdict.PASS  # it never asks
     x, y = at_distances(torch.linspace(0.05, 0.3, 20))
     case = make_case(Lines(), x, y, attacks=["pgd-foolbox-linf"], budgets={"linf": [0.1]})
     assert (CHECK(case).status, CHECK(case).value) == (Verdict.PASS, 0.0)

@@ -20,24 +20,37 @@ _FOREIGN = ("torchattacks", "foolbox", "python")  # our own attacks keep their b
 
 
 class Recorder(nn.Module):
-    """A model that keeps the inputs to which it answers other than a label."""
+    """A model that keeps the inputs to which it answers other than the label of the sample they belong to.
 
-    def __init__(self, counted: Counted, label: int) -> None:
+    Attributes:
+        seen: (positions of the samples, points) of each pass.
+        told: whether all rows of all passes could be assigned to samples: a pass on as many rows as there are samples
+            has them in order, and to a single sample all rows belong.
+    """
+
+    def __init__(self, counted: Counted, labels: Tensor) -> None:
         super().__init__()
-        self.counted, self.bare, self.label = counted, counted.bare, label
+        self.counted, self.bare, self.labels = counted, counted.bare, labels
         self.bounds, self.classes, self.input_shape = counted.bounds, counted.classes, counted.input_shape
-        self.wrong: list[Tensor] = []
+        self.seen: list[tuple[Tensor, Tensor]] = []
+        self.told = True
 
     def forward(self, x: Tensor) -> Tensor:
         logits = self.counted(x)
-        self.wrong.append(x.detach()[logits.detach().argmax(1) != self.label])
+        if len(self.labels) not in (1, len(x)):
+            self.told = False
+            return logits
+        place = torch.arange(len(x), device=x.device) % len(self.labels)
+        wrong = logits.detach().argmax(1) != self.labels[place]
+        self.seen.append((place[wrong], x.detach()[wrong]))
         return logits
 
 
 def run(case: Case) -> Found:
-    """Run the attacks in many steps on single survivors, at most 64, and judge every point that they asked about.
+    """Run the attacks in many steps on survivors, at most 64, and judge every point that they asked about.
 
-    Where not all survivors are looked at, s is taken in proportion, at least 2.
+    They run on single samples where it cannot be told to which sample of a batch a point belongs. Where not all
+    survivors are looked at, s is taken in proportion, at least 2.
     """
     worst: tuple[float, int, int, str, Tensor, float] | None = None
     for norm in case.budgets:
@@ -47,7 +60,7 @@ def run(case: Case) -> Found:
             rows = spread(left, MOST)
             limit = max(LEAST, case.slack * len(rows) / len(left))
             for card in cards:
-                silent = rows[[_is_silent(case, card, norm, eps, int(row)) for row in rows]]
+                silent = _silent(case, card, norm, eps, rows)
                 if worst is None or len(silent) / limit > worst[0]:
                     place = f"{card.name} at {norm} ε = {eps:g}"
                     worst = (len(silent) / limit, len(silent), len(rows), place, silent, limit)
@@ -65,25 +78,35 @@ def _cards(case: Case, norm: str) -> list[Card]:
     return [card for card in found if card.provider in _FOREIGN]
 
 
-def _is_silent(case: Case, card: Card, norm: str, eps: float, row: int) -> bool:
-    """Attack one sample; whether the points it asked about hold an adversarial and the one it returned is none."""
-    x, y = case.shard.x[row : row + 1], case.shard.y[row : row + 1]
-    recorder = Recorder(case.subject.counted, int(y))
+def _silent(case: Case, card: Card, norm: str, eps: float, rows: Tensor) -> Tensor:
+    """Return the rows at which an attack asks about an adversarial and returns none."""
+    silent, told = _attempt(case, card, norm, eps, rows)
+    return silent if told else torch.cat([_attempt(case, card, norm, eps, row)[0] for row in rows.split(1)])
+
+
+def _attempt(case: Case, card: Card, norm: str, eps: float, rows: Tensor) -> tuple[Tensor, bool]:
+    here = rows.to(case.shard.x.device)
+    x, y = case.shard.x[here], case.shard.y[here]
+    recorder = Recorder(case.subject.counted, y)
     attack: Attack = card.build(eps)
-    draws = case.generator(f"silent-success-{card.name}-{eps}-{row}")
+    draws = case.generator(f"silent-success-{card.name}-{eps}-{rows.tolist()}")
     with forked_rng(draws):
         result = attack(recorder, x.clone(), y.clone(), generator=draws)
     returned = result.x_adv if result.returned is None else result.returned
-    rows = torch.tensor([row])
-    if bool(case.take("silent-success", norm, eps, rows, returned).success):
-        return False
-    passed = torch.cat([*recorder.wrong, x[:0]])
-    gaps = distance(x.expand_as(passed), passed, norm)
-    inside = gaps <= eps + ball_tolerance(eps, tuple(case.model.bounds), x[0].numel(), norm)
-    for point in passed[inside][gaps[inside].argsort()]:
-        if bool(case.take("silent-success", norm, eps, rows, point[None]).success):
-            return True
-    return False
+    success = case.take("silent-success", norm, eps, rows, returned).success.cpu()
+    if not recorder.told:
+        return rows[:0], False
+    place, points = (torch.cat(parts) for parts in zip((here[:0], x[:0]), *recorder.seen, strict=True))
+    gaps = distance(x[place], points, norm)
+    near = gaps <= eps + ball_tolerance(eps, tuple(case.model.bounds), x[0].numel(), norm)
+    silent = torch.zeros(len(rows), dtype=torch.bool)
+    for i in (~success).nonzero().squeeze(1).tolist():
+        mine = ((place == i) & near).nonzero().squeeze(1)
+        for k in mine[gaps[mine].argsort()].tolist():
+            if bool(case.take("silent-success", norm, eps, rows[i : i + 1], points[k : k + 1]).success):
+                silent[i] = True
+                break
+    return rows[silent], True
 
 
 CHECK = Check(
