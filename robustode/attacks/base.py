@@ -44,6 +44,7 @@ class AttackResult:
         kkt: (batch,) float64, residual of the optimality conditions of the minimal-norm problem; None if it has none.
         returned: (batch, *input_shape), the points as they were before failures became clean inputs, for the harness to
             judge; None if they are `x_adv`.
+        claimed: (batch,) bool, success as the attack itself reports it; None if it says no more than `status`.
     """
 
     x_adv: Tensor
@@ -56,6 +57,7 @@ class AttackResult:
     converged: Tensor | None = None
     kkt: Tensor | None = None
     returned: Tensor | None = None
+    claimed: Tensor | None = None
 
     def __post_init__(self) -> None:
         batch = self.x_adv.shape[0]

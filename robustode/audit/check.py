@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from robustode.attacks.adapters.rng import forked_rng
 from robustode.audit.case import Case
 from robustode.audit.finding import Finding, Verdict
 
@@ -55,9 +56,13 @@ class Check:
     run: Callable[[Case], Found]
 
     def __call__(self, case: Case) -> Finding:
-        """Run it. A check that raises does not stop the audit: its finding is a warning that says so."""
+        """Run it, its draws and those of a randomised model following from the run's seed.
+
+        A check that raises does not stop the audit: its finding is a warning that says so.
+        """
         try:
-            found = self.run(case)
+            with forked_rng(case.generator(self.id)):
+                found = self.run(case)
         except Exception as error:
             said = str(error).strip().splitlines()
             text = f"the check did not end: {type(error).__name__}: {said[0] if said else ''}"[:300]

@@ -20,7 +20,7 @@ from robustode.attacks.card import Card
 from robustode.errors import AttackError
 from robustode.evaluation.counting import Counted
 from robustode.evaluation.judge import Verdict
-from robustode.evaluation.rows import Outcome, Shard, Subject, make_rows
+from robustode.evaluation.rows import Outcome, Shard, Subject, make_rows, messages_of
 from robustode.evaluation.stored import Stored
 
 
@@ -133,7 +133,7 @@ def _attempt(
     except Exception as error:
         text = str(error).strip().splitlines()
         return f"{type(error).__name__}: {text[0] if text else ''}"[:500], seconds or time.perf_counter() - started
-    messages = tuple(own or refused for own, refused in zip(said, verdict.message, strict=True))
+    messages = tuple(own or refused for own, refused in zip(said, messages_of(result, verdict), strict=True))
     passes = {"forwards": forwards, "backwards": backwards, "nfe": nfe}
     return Outcome(verdict=verdict, result=result, messages=messages, **passes), seconds
 

@@ -14,6 +14,7 @@ from robustode.models.base import Classifier
 AGREE = 1e-4  # largest difference of logits between a batch and its samples alone, for batches to be used
 PROBE = 16  # samples compared
 BATCH = 256
+REFUSED = "the attack returned"  # how the reason begins for which a point is refused
 
 
 def box_tolerance(bounds: tuple[float, float]) -> float:
@@ -143,11 +144,11 @@ def _refusals(finite: Tensor, in_box: Tensor, in_ball: Tensor, gap: Tensor) -> t
     messages = []
     for is_finite, inside, near, far in zip(*(t.tolist() for t in (finite, in_box, in_ball, gap)), strict=True):
         if not is_finite:
-            messages.append("the attack returned a value that is not finite")
+            messages.append(f"{REFUSED} a value that is not finite")
         elif not inside:
-            messages.append("the attack returned a point outside the box")
+            messages.append(f"{REFUSED} a point outside the box")
         elif not near:
-            messages.append(f"the attack returned a point at distance {far:.6g}, outside the ball")
+            messages.append(f"{REFUSED} a point at distance {far:.6g}, outside the ball")
         else:
             messages.append("")
     return tuple(messages)

@@ -15,6 +15,8 @@ from robustode.evaluation.judge import Judge, Verdict
 from robustode.evaluation.records import canonical_json
 from robustode.evaluation.stored import Stored
 
+CLAIMED = "the attack claims success"  # how the message ends where it does so of a point that the judge refuses
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
@@ -125,3 +127,15 @@ def _found(outcome: Outcome, i: int) -> dict[str, Any]:
         "kkt": kkt if math.isfinite(kkt) else None,
         "message": outcome.messages[i],
     }
+
+
+def messages_of(result: AttackResult | None, verdict: Verdict) -> tuple[str, ...]:
+    """Return what is to be said of each point: why the judge refused it, and whether the attack claims that it is a
+    success although it is none."""
+    if result is None:
+        return verdict.message
+    claims = (result.success if result.claimed is None else result.claimed).tolist()
+    return tuple(
+        "; ".join(part for part in (refused, CLAIMED if claim and not success else "") if part)
+        for refused, claim, success in zip(verdict.message, claims, verdict.success.tolist(), strict=True)
+    )

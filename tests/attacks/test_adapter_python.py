@@ -168,3 +168,24 @@ def test_what_the_function_returns_is_checked(folder, what, got):
     message = rf"return value of attack python:mine.py:returns: expected a floating tensor of shape .*, got {got}"
     with pytest.raises(AttackError, match=message):
         build(folder, "returns", params={"what": what})(model, x, y)
+
+
+def test_a_function_may_return_its_own_claim_beside_its_points(folder):
+    (folder / "claims.py").write_text(
+        "import torch\n"
+        "def fn(model, x, y, *, norm, eps, generator, kind):\n"
+        "    return x, {'all': y >= 0, 'short': y[:1] > 0, 'int': y, 'list': [True]}[kind]\n"
+    )
+    model, x, y = small_problem()
+
+    def run(kind):
+        options = {"norm": "linf", "eps": 0.1, "params": {"kind": kind}, "base": folder}
+        return build_python("python:claims.py:fn", **options)(model, x, y)
+
+    result = run("all")
+    assert result.claimed is not None
+    assert bool(result.claimed.all())
+    assert not bool(result.success.any())  # it is kept, and not believed
+    for kind, got in ("short", r"torch.bool \(1,\)"), ("int", "torch.int64"), ("list", "list"):
+        with pytest.raises(AttackError, match=rf"returns beside its points: expected bools of shape .*, got {got}"):
+            run(kind)

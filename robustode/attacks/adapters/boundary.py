@@ -96,13 +96,24 @@ def quiet(*messages: str) -> Iterator[None]:
 
 
 def judge(
-    model: Classifier, x: Tensor, y: Tensor, x_adv: Tensor, *, norm: str, eps: float | None, target: Tensor | None
+    model: Classifier,
+    x: Tensor,
+    y: Tensor,
+    x_adv: Tensor,
+    *,
+    norm: str,
+    eps: float | None,
+    target: Tensor | None,
+    claimed: Tensor | None = None,
 ) -> AttackResult:
-    """Assess the points of another library's attack; a point that is not finite becomes the clean input, a failure."""
+    """Assess the points of another library's attack; a point that is not finite becomes the clean input, a failure.
+
+    `claimed` is what the attack says of its own success, which is kept and not believed.
+    """
     x_adv = x_adv.detach().to(x)
     finite = torch.isfinite(x_adv).flatten(1).all(1).reshape(-1, *([1] * (x.dim() - 1)))
     point = torch.where(finite, x_adv, x)
-    return assess(model, x, y, point, norm=norm, eps=eps, target=target, returned=x_adv)
+    return assess(model, x, y, point, norm=norm, eps=eps, target=target, returned=x_adv, claimed=claimed)
 
 
 def check_budget(what: str, eps: float | None, *, minimal: bool, can_minimise: bool, needs_eps: bool) -> float | None:

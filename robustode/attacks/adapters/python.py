@@ -33,6 +33,8 @@ _RESERVED = {
 class PythonAttack:
     """A function `fn(model, x, y, *, norm, eps, generator, **params) -> x_adv`; make it with `build_python`.
 
+    It may return `(x_adv, success)` with success (batch,) bool, its own claim: the audit compares it with the judge.
+
     Attributes:
         spec: `python:FILE.py:fn` or `python:package.module:fn`.
         norm: norm of the ball, or of the distance it minimises.
@@ -60,7 +62,7 @@ class PythonAttack:
 
         Raises:
             AttackError: inputs that do not fit the model, a target for a function without a `target` argument, or a
-                return value that is not a floating tensor of the shape of x.
+                return value that is not a floating tensor of the shape of x (and bools, if it returns two).
         """
         check_inputs(model, x, y, target)
         function = _load(self.spec, self.base)
@@ -71,8 +73,11 @@ class PythonAttack:
         elif target is not None:
             raise AttackError(f"attack {self.spec}", expected="an argument 'target'", got="a targeted run without it")
         with sandbox(model, generator):
-            x_adv = _check_points(function(model, x.clone(), y.clone(), **options), x, self.spec) if len(x) else x
-            return judge(model, x, y, x_adv, norm=self.norm, eps=self.eps, target=target)
+            out = function(model, x.clone(), y.clone(), **options) if len(x) else x
+            points, claimed = out if isinstance(out, tuple) and len(out) == 2 else (out, None)
+            x_adv = _check_points(points, x, self.spec)
+            claimed = None if claimed is None else _check_claims(claimed, x, self.spec)
+            return judge(model, x, y, x_adv, norm=self.norm, eps=self.eps, target=target, claimed=claimed)
 
 
 def build_python(
@@ -135,3 +140,11 @@ def _check_points(points: Any, x: Tensor, spec: str) -> Tensor:
             f"return value of attack {spec}", expected=expected, got=f"{points.dtype} {tuple(points.shape)}"
         )
     return points
+
+
+def _check_claims(claimed: Any, x: Tensor, spec: str) -> Tensor:
+    if not isinstance(claimed, Tensor) or claimed.shape != (len(x),) or claimed.dtype is not torch.bool:
+        got = f"{claimed.dtype} {tuple(claimed.shape)}" if isinstance(claimed, Tensor) else type(claimed).__name__
+        expected = f"bools of shape ({len(x)},)"
+        raise AttackError(f"success that attack {spec} returns beside its points", expected=expected, got=got)
+    return claimed
