@@ -18,11 +18,16 @@ from robustode.attacks.adapters.torchattacks import build_torchattacks
 from robustode.attacks.base import Attack
 from robustode.attacks.direction import OneStepAttack
 from robustode.attacks.norms import Norm
+from robustode.attacks.random_search import RandomSearch
 from robustode.attacks.sensitivity import SensitivityAttack
 from robustode.errors import AttackError, unknown
 from robustode.resources import read_toml
 
-OWN: dict[str, Callable[..., Attack]] = {"sensitivity": SensitivityAttack, "one-step": OneStepAttack}
+OWN: dict[str, Callable[..., Attack]] = {
+    "sensitivity": SensitivityAttack,
+    "one-step": OneStepAttack,
+    "random-search": RandomSearch,
+}
 LIBRARIES = ("robustode", "torchattacks", "foolbox", "python")
 PROBE = 0.1  # a radius to build a budget attack with when only its parameters are checked
 _RESERVED = {"norm": "The card's norm sets it.", "eps": "The budget sets it: give eps, in raw-input units."}
