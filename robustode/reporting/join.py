@@ -108,7 +108,9 @@ def _gathered(runs: Sequence[RunDir]) -> dict[str, Any]:
     skipped = {(entry["attack"], entry["reason"]): entry for run in runs for entry in run.meta.get("skipped") or []}
     status = "partial" if any(run.meta["status"] == "partial" for run in runs) else runs[0].meta["status"]
     errors = [entry for run in runs for entry in run.meta.get("errors") or []]
-    return {"skipped": list(skipped.values()), "errors": errors, "status": status}
+    unfit = {(e["attack"], e["reason"]): e for run in runs for e in run.meta.get("not_applicable") or []}
+    parts = {"skipped": list(skipped.values()), "not_applicable": list(unfit.values()), "errors": errors}
+    return {**parts, "status": status}
 
 
 def _rename(frame: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
