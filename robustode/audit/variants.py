@@ -17,6 +17,7 @@ from robustode.solvers.observe import Observed, Replay, Replayed, observing
 TIGHT = 1e-6  # in float32
 FALLBACK = (TIGHT, 1e-5, 1e-4)  # in float32, the first that the model can be solved at
 REFERENCE = 1e-9  # in float64
+FACTORS = {"half": 0.5, "twice": 2}  # of the steps of a fixed grid
 FROZEN = 32  # least number of steps of a frozen grid, over the solves of a model
 
 
@@ -76,12 +77,9 @@ def solver_variants(model: Any) -> list[tuple[str, Classifier]]:
         own.append(("frozen steps", Replayed(model, frozen(seen))))
         own.append(("tight tolerance", Replayed(model, Replay(tolerance=TIGHT, gradient="discrete"))))
     elif seen:
-        own += [(f"{word} the steps", Replayed(model, Replay(refine=factor))) for word, factor in _FACTORS.items()]
+        own += [(f"{word} the steps", Replayed(model, Replay(refine=factor))) for word, factor in FACTORS.items()]
     elif isinstance(inner, SNODE):
         grids = [steps for steps in (inner.steps // 2, 2 * inner.steps) if steps >= 1]
         with contextlib.suppress(ModelError):  # a layered network is its own map
             own += [(f"{steps} steps", inner.at_steps(steps)) for steps in grids]
     return own
-
-
-_FACTORS = {"half": 0.5, "twice": 2}

@@ -5,7 +5,6 @@ import importlib.util
 import pytest
 import torch
 
-from robustode.attacks.card import OWN
 from robustode.audit.checks import black_box
 from robustode.audit.checks.black_box import CHECK, takes_squares
 from robustode.audit.finding import Verdict
@@ -14,9 +13,6 @@ from tests.audit.problems import Through, affine, healthy_case, quantised
 
 EPS, LEVELS = 0.03, 16
 QUERIES = 400  # enough for 36 coordinates
-
-
-needs_random_search = pytest.mark.skipif("random-search" not in OWN, reason="no random search yet")
 
 
 @pytest.fixture(autouse=True)
@@ -42,9 +38,7 @@ def quantised_case(input_shape=(1, 6, 6), n=60, eps=EPS, **options):
     return case, least
 
 
-@pytest.mark.parametrize(
-    ("shape", "name"), [((1, 6, 6), "Square"), pytest.param((36,), "random search", marks=needs_random_search)]
-)
+@pytest.mark.parametrize(("shape", "name"), [((1, 6, 6), "Square"), ((36,), "random search")])
 def test_what_can_be_broken_is_and_nothing_else(shape, name):
     case, least = quantised_case(shape)
     survivors = case.survivors("linf", EPS)
@@ -75,7 +69,6 @@ def test_at_most_so_many_survivors_and_the_count_is_scaled_up(monkeypatch):
     assert f"drawn from {survivors}: about" in found.text
 
 
-@needs_random_search
 def test_without_torchattacks_random_search_draws_the_squares(monkeypatch):
     find = importlib.util.find_spec
     hidden = {"torchattacks"}
@@ -98,7 +91,7 @@ def test_square_is_for_images_that_its_squares_fit_into(shape, fits):
 
 @pytest.mark.parametrize(
     ("shape", "norm"),
-    [((1, 5, 5), "l2"), ((2, 5, 6), "l2"), ((2, 5, 6), "linf"), pytest.param((30,), "l1", marks=needs_random_search)],
+    [((1, 5, 5), "l2"), ((2, 5, 6), "l2"), ((1, 14, 14), "l2"), ((2, 5, 6), "linf"), ((30,), "l1")],
 )
 def test_every_shape_and_norm_has_an_attack_that_runs(shape, norm, monkeypatch):
     monkeypatch.setattr(black_box, "QUERIES", 20)

@@ -1,5 +1,7 @@
 """solver-reference and solver-gradient: a solver that hides the gradient is exposed, an accurate one is not."""
 
+import importlib.util
+
 import pytest
 import torch
 import torchode
@@ -201,3 +203,14 @@ def test_an_adaptive_model_without_a_reference_is_not_waved_through(monkeypatch)
     found = solver_reference.CHECK(case_of(Node(1e-3), attacks=()))
     assert found.status is Verdict.WARN
     assert "cannot be solved at tight tolerances" in found.text
+
+
+@pytest.mark.parametrize("check", [solver_reference.CHECK, solver_gradient.CHECK])
+def test_they_do_not_need_torchattacks(check, monkeypatch):
+    find = importlib.util.find_spec
+    case = case_of(Node(1e-6, amplitude=0.3, frequency=2.0), attacks=())
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "torchattacks" else find(name, *rest)
+    )
+    found = check(case)
+    assert found.status is Verdict.PASS, found.text

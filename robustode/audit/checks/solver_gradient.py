@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from robustode.attacks.cards import resolve
+from robustode.attacks.adapters.torchattacks import build_torchattacks
 from robustode.attacks.constraint import constraint
 from robustode.attacks.sensitivity import SensitivityAttack
 from robustode.audit.assault import Trial, assault
@@ -17,6 +17,7 @@ from robustode.audit.case import Case
 from robustode.audit.check import Check, Found, above, not_applicable
 from robustode.audit.finding import Verdict
 from robustode.audit.variants import frozen, solves
+from robustode.sensitivity.linearise import linearise
 from robustode.solvers.observe import DeployedForward, Replay, Replayed
 
 COSINE = 0.9
@@ -47,10 +48,9 @@ def run(case: Case) -> Found:
 
     def trials(norm: str, eps: float) -> list[Trial]:
         builds: dict[str, Any] = {}
-        pgd = {"linf": "torchattacks:PGD", "l2": "torchattacks:PGDL2"}.get(norm)
-        if pgd:
-            card = resolve(pgd, norms=[norm], params={"steps": STEPS, "alpha": STEP * eps / STEPS})[0]
-            builds[f"PGD-{STEPS}"] = partial(card.build, eps)
+        if pgd := {"linf": "PGD", "l2": "PGDL2"}.get(norm):  # of torchattacks: it takes the mean cross-entropy
+            params = {"steps": STEPS, "alpha": STEP * eps / STEPS}
+            builds[f"PGD-{STEPS}"] = partial(build_torchattacks, pgd, norm=norm, eps=eps, params=params)
         builds["sensitivity"] = partial(SensitivityAttack, norm=norm, eps=eps)
         sides = {"": None, FINE: honest}  # first with the deployed gradient: what that breaks does not count here
         return [
@@ -83,14 +83,9 @@ def run(case: Case) -> Found:
 
 
 def _gradient(model: Any, x: Tensor, y: Tensor) -> Tensor:
-    with torch.enable_grad():
-        leaf = x.detach().clone().requires_grad_()
-        logits = model(leaf)
-        _, cotangent = constraint(logits.detach(), y, targeted=False)
-        if not logits.requires_grad:
-            return torch.zeros_like(x)
-        found = torch.autograd.grad(logits, leaf, cotangent, allow_unused=True)[0]
-    return torch.zeros_like(x) if found is None else found.detach()
+    """Gradients of the margins, (batch, *input_shape)."""
+    linear = linearise(model, x)
+    return linear.vjp(constraint(linear.logits, y, targeted=False)[1])
 
 
 def _cross_entropy_cosine(model: Any, fine: Any, x: Tensor, y: Tensor) -> float:
@@ -146,13 +141,8 @@ def _along(model: Any, x: Tensor, y: Tensor, way: Tensor) -> Tensor:
 
 
 def _tangent(model: Any, x: Tensor, y: Tensor, way: Tensor) -> Tensor:
-    """The forward derivative, by the derivative of the reverse pass with respect to its cotangent."""
-    discrete = Replayed(model, Replay(gradient="discrete"))
-    with torch.enable_grad():
-        both: Any = torch.autograd.functional.jvp(discrete, x, way)
-    logits, tangent = both
-    _, cotangent = constraint(logits, y, targeted=False)
-    return (cotangent * tangent).sum(1).detach()
+    linear = linearise(Replayed(model, Replay(gradient="discrete")), x)
+    return (constraint(linear.logits, y, targeted=False)[1] * linear.jvp(way)).sum(1)
 
 
 CHECK = Check(

@@ -73,8 +73,8 @@ def _attacked(case: Case, exact: Replayed, norm: str, eps: float) -> dict[str, A
     rows = case.correct[:MOST]
     here = rows.to(case.shard.x.device)
     x, y = case.shard.x[here], case.shard.y[here]
-    name = {"linf": "torchattacks:PGD", "l2": "torchattacks:PGDL2"}[norm]
-    card = resolve(name, norms=[norm], params={"steps": STEPS, "alpha": STEP * eps / STEPS})[0]
+    params = {"steps": STEPS, "rel_stepsize": STEP / STEPS}
+    (card,) = resolve({"linf": "foolbox:LinfPGD", "l2": "foolbox:L2PGD"}[norm], norms=[norm], params=params)
     result = card.build(eps)(case.subject.counted, x, y, generator=case.generator(CHECK.id))
     points = result.x_adv if result.returned is None else result.returned
     deployed = ~case.take(CHECK.id, norm, eps, rows, points).success.cpu()
