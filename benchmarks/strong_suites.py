@@ -34,6 +34,7 @@ from robustode.files import atomic, write_text
 HERE = Path(__file__).resolve().parent
 OURS = "robustode:sensitivity"
 ZOO = ("zoo:snode-digits", "zoo:layered-digits", "zoo:resnet-digits")
+FIELD = "autoattack"  # how the names of the field's ensembles begin
 NORM_WORDS = {"linf": "L∞", "l2": "L2"}
 
 
@@ -132,22 +133,30 @@ def compare(case: Case, norm: str, args: argparse.Namespace) -> pd.DataFrame:
         common = {"model": case.subject.label, "norm": norm, "contender": contender.name, "n": case.seen}
         for eps in radii:
             lost = distance <= eps + ball_tolerance(eps, tuple(model.bounds), size, norm)
-            broken[contender.name, eps] = lost
-            out.append({**common, "eps": eps, "robust accuracy": (len(lost) - int(lost.sum())) / case.seen})
+            value = (len(lost) - int(lost.sum())) / case.seen
+            if (frame["status"] == "error").any():  # it did not run to its end: no number
+                value = math.nan
+            else:
+                broken[contender.name, eps] = lost
+            out.append({**common, "eps": eps, "robust accuracy": value})
         cost = {"passes": float(passes(frame).fillna(0).sum()) / max(len(samples), 1), "CPU s": _seconds(frame)}
         out.append({**common, "eps": math.nan, **cost, "note": note})
     for row in out:
-        if not math.isnan(row["eps"]):
-            field = [
-                broken[name, row["eps"]] for name in {r["contender"] for r in out} if name.startswith("autoattack")
-            ]
+        if (row["contender"], row["eps"]) in broken:
             lost = broken[row["contender"], row["eps"]]
-            row["missed"] = int((np.any(field, axis=0) & ~lost).sum())
+            field = [by for (name, eps), by in broken.items() if eps == row["eps"] and name.startswith(FIELD)]
+            row["missed"] = int((np.any(field, axis=0) & ~lost).sum()) if field else math.nan
     return pd.DataFrame(out)
 
 
 def _seconds(frame: pd.DataFrame) -> float:
     return float(frame.groupby(["attack", "eps"], dropna=False)["cpu"].first().sum())
+
+
+def _cell(accuracy: float, missed: float) -> str:
+    if math.isnan(accuracy):
+        return "raised"
+    return f"{accuracy:.3f}" + ("" if math.isnan(missed) else f" [{int(missed)}]")
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -173,7 +182,7 @@ def markdown(table: pd.DataFrame) -> str:
             ]
             for name, rows in own.groupby("contender", sort=False):
                 at = rows.set_index("eps")
-                cells = [f"{at.loc[eps, 'robust accuracy']:.3f} [{int(at.loc[eps, 'missed'])}]" for eps in radii]
+                cells = [_cell(at.loc[eps, "robust accuracy"], at.loc[eps, "missed"]) for eps in radii]
                 cost = rows[rows["eps"].isna()].iloc[0]
                 spent = f"{cost['passes']:,.0f} | {cost['CPU s']:,.0f} | {cost['note']}"
                 lines.append(f"| {name} | {' | '.join(cells)} | {spent} |")
