@@ -168,12 +168,14 @@ def fab(model, x, y, *, norm, eps, generator, steps: int = 100, restarts: int = 
     return box.leave(best)
 
 
-def autoattack(model, x, y, *, norm, eps, generator, version: str = "standard"):
-    """The original AutoAttack (arXiv 2003.01690) at radius ε."""
+def autoattack(model, x, y, *, norm, eps, generator, version: str = "standard", square: bool = True):
+    """The original AutoAttack (arXiv 2003.01690) at radius ε; without `square` its last attack is left out."""
     box, u = _enter(model, x)
     library = importlib.import_module("pyautoattack.autoattack")
     with contextlib.redirect_stdout(None):
         attack = library.AutoAttack(
             box, norm=_WORD[norm], eps=eps / box.span, seed=_seed(generator), version=version, device=u.device
         )
+        if not square:
+            attack.attacks_to_run.remove("square")
         return box.leave(attack.run_standard_evaluation(u, y, batch_size=len(u))[0])

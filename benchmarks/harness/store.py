@@ -51,8 +51,8 @@ class Place:
         return self.folder / f"{safe(name)}{suffix}"
 
 
-class _Timed:
-    """A card whose attack notes the CPU and wall seconds of its call, without those of the judge."""
+class Timed:
+    """A card whose attack notes the CPU and wall seconds of its calls, without those of the judge."""
 
     def __init__(self, card: Card) -> None:
         self.card, self.cpu, self.wall = card, 0.0, 0.0
@@ -68,7 +68,8 @@ class _Timed:
             try:
                 return attack(*args, **kwargs)
             finally:
-                self.cpu, self.wall = time.process_time() - cpu, time.perf_counter() - wall
+                self.cpu += time.process_time() - cpu
+                self.wall += time.perf_counter() - wall
 
         return call
 
@@ -133,7 +134,7 @@ def run(
     if note is not None and not again and note["limit"] >= limit and note["reason"].startswith("more than"):
         return None
     counted = case.subject.counted
-    timed = _Timed(config.card)
+    timed = Timed(config.card)
     _warm(config, case, shard)
     if isinstance(counted, Limited):
         counted.until = time.process_time() + limit
