@@ -8,7 +8,8 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torchdiffeq import odeint
 
 from robustode.data import Data, load_data
 from robustode.models.conv_snode import ConvSNODE
@@ -32,11 +33,13 @@ class Base:
 
     Attributes:
         data: "digits", "moons" or "spirals".
-        arch: "mlp", "conv", "resnet", "snode", "layered" or "conv-snode".
+        arch: "mlp", "conv", "resnet", "snode", "layered", "conv-snode" or "node" (a user's own, with torchdiffeq).
         width: units of a hidden layer, or channels.
         activation: name of a `torch.nn` module for "mlp" and "conv", of the sNODE's activation otherwise.
-        method: of an sNODE.
-        steps: of an sNODE, or layers.
+        method: of the solver.
+        steps: of a fixed-step solver, or layers.
+        tolerance: of an adaptive solver.
+        horizon, gain: final depth of a "node", and what its initial field is multiplied by.
         epochs, learning_rate: of Adam.
         adversarial: whether every mini-batch is attacked first.
         seed: of weights and mini-batches.
@@ -48,6 +51,9 @@ class Base:
     activation: str = "ReLU"
     method: str = "euler"
     steps: int = 6
+    tolerance: float = 1e-3
+    horizon: float = 1.0
+    gain: float = 1.0
     epochs: int = 8
     learning_rate: float = 5e-3
     adversarial: bool = False
@@ -101,6 +107,34 @@ def _conv(base: Base) -> nn.Module:
     )
 
 
+class NeuralODE(nn.Module):
+    """A user's own: a linear stem, x' = tanh-like field of x and t solved by torchdiffeq, a linear head."""
+
+    def __init__(self, base: Base) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Flatten(), nn.Linear(torch.Size(SHAPES[base.data]).numel(), base.width))
+        act = getattr(nn, base.activation)
+        self.field = nn.Sequential(nn.Linear(base.width, base.width), act(), nn.Linear(base.width, base.width))
+        self.head = nn.Linear(base.width, CLASSES[base.data])
+        self.base = base
+        with torch.no_grad():
+            self.field[0].weight *= base.gain
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits."""
+        base, start = self.base, self.stem(x)
+        times = torch.tensor([0.0, base.horizon], dtype=x.dtype)
+        if base.method in ("euler", "midpoint", "rk4"):
+            options = {"step_size": base.horizon / base.steps}
+            final = odeint(self._slope, start, times, method=base.method, options=options)
+        else:
+            final = odeint(self._slope, start, times, method=base.method, rtol=base.tolerance, atol=base.tolerance)
+        return self.head(final[-1])
+
+    def _slope(self, t: Tensor, state: Tensor) -> Tensor:
+        return self.field(state)
+
+
 def _common(base: Base) -> dict[str, Any]:
     return {"input_shape": SHAPES[base.data], "classes": CLASSES[base.data], "seed": base.seed}
 
@@ -121,7 +155,7 @@ def _resnet(base: Base) -> nn.Module:
     return ResNet(**_common(base), width=base.width)
 
 
-PLAIN: dict[str, Callable[[Base], nn.Module]] = {"mlp": _mlp, "conv": _conv}
+PLAIN: dict[str, Callable[[Base], nn.Module]] = {"mlp": _mlp, "conv": _conv, "node": NeuralODE}
 OWN: dict[str, Callable[[Base], nn.Module]] = {
     "snode": _snode,
     "layered": _layered,

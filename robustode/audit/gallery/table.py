@@ -15,7 +15,7 @@ from robustode.audit.gallery.exhibit import HALVES, Exhibit, examine
 from robustode.evaluation.statistics import Estimate, clopper_pearson
 
 MOST_WARNINGS = 0.05  # share of the verdicts on honest models
-_MARK = {Verdict.PASS: "·", Verdict.WARN: "warn", Verdict.FAIL: "FAIL", Verdict.NOT_APPLICABLE: ""}
+_MARK = {"pass": "·", "warn": "warn", "fail": "**fail**", "not applicable": "n/a", "": ""}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class SelfTest:
 
     Attributes:
         table: one row an exhibit: name, kind, half, about, disease, right (whether the verdicts are what they must
-            be), seconds, and a column for each check with its verdict.
+            be), seconds (of the processor), and a column for each check with its verdict, "" where it was not asked.
         findings: by exhibit.
     """
 
@@ -46,7 +46,7 @@ class SelfTest:
         """Return the share of honest models with any warning, and of warnings among their verdicts."""
         rows = self._rows("honest", half)
         verdicts = rows[[name for name in self.checks]]
-        warned, said = verdicts == Verdict.WARN.value, verdicts != Verdict.NOT_APPLICABLE.value
+        warned, said = verdicts == Verdict.WARN.value, ~verdicts.isin([Verdict.NOT_APPLICABLE.value, ""])
         models = clopper_pearson(int(warned.any(axis=1).sum()), len(rows))
         return models, clopper_pearson(int(warned.to_numpy().sum()), int(said.to_numpy().sum()))
 
@@ -90,7 +90,7 @@ def self_test(
     for exhibit in exhibits:
         if listen is not None:
             listen(exhibit.name)
-        started = time.perf_counter()
+        started = time.process_time()
         found = findings[exhibit.name] = examine(exhibit, checks)
         rows.append(
             {
@@ -100,11 +100,11 @@ def self_test(
                 "about": exhibit.about,
                 "disease": ", ".join(exhibit.disease),
                 "right": is_right(exhibit, found),
-                "seconds": time.perf_counter() - started,
+                "seconds": time.process_time() - started,
                 **{finding.check: finding.status.value for finding in found},
             }
         )
-    return SelfTest(table=pd.DataFrame(rows), findings=findings)
+    return SelfTest(table=pd.DataFrame(rows).fillna(""), findings=findings)
 
 
 def is_right(exhibit: Exhibit, findings: Iterable[Finding]) -> bool:
@@ -136,7 +136,7 @@ def _grid(rows: pd.DataFrame, checks: Sequence[str]) -> str:
     head = ["exhibit", "disease", "right", *checks]
     lines = ["| " + " | ".join(head) + " |", "| " + " | ".join("---" for _ in head) + " |"]
     for row in rows.to_dict("records"):
-        marks = [_MARK[Verdict(row[name])] for name in checks]
+        marks = [_MARK[row[name]] for name in checks]
         cells = [f"{row['name']}: {row['about']}", row["disease"], "yes" if row["right"] else "**no**", *marks]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
