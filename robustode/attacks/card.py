@@ -18,14 +18,22 @@ from robustode.attacks.adapters.torchattacks import build_torchattacks
 from robustode.attacks.base import Attack
 from robustode.attacks.direction import OneStepAttack
 from robustode.attacks.norms import Norm
+from robustode.attacks.random_search import RandomSearch
+from robustode.attacks.restarts import Restarts
 from robustode.attacks.sensitivity import SensitivityAttack
 from robustode.errors import AttackError, unknown
 from robustode.resources import read_toml
 
-OWN: dict[str, Callable[..., Attack]] = {"sensitivity": SensitivityAttack, "one-step": OneStepAttack}
+OWN: dict[str, Callable[..., Attack]] = {
+    "sensitivity": SensitivityAttack,
+    "one-step": OneStepAttack,
+    "random-search": RandomSearch,
+}
 LIBRARIES = ("robustode", "torchattacks", "foolbox", "python")
 PROBE = 0.1  # a radius to build a budget attack with when only its parameters are checked
 _RESERVED = {"norm": "The card's norm sets it.", "eps": "The budget sets it: give eps, in raw-input units."}
+
+_LATER: dict[str, Any] = {"restarts": 1}
 
 
 class Card(BaseModel):
@@ -39,6 +47,7 @@ class Card(BaseModel):
         kind: "minimal" (one run, minimal norm) or "budget" (one run for each ε).
         params: parameters of the implementation, finite JSON values; lengths in raw-input units.
         per_eps: parameters of a budget attack that are this number times ε (a step size, say).
+        restarts: runs of a budget attack with other draws, each on what the runs before left standing.
         paper: where it was published.
         source: folder that a python: file is relative to.
     """
@@ -52,6 +61,7 @@ class Card(BaseModel):
     kind: Literal["minimal", "budget"]
     params: dict[str, Any] = Field(default_factory=dict)
     per_eps: dict[str, FiniteFloat] = Field(default_factory=dict)
+    restarts: int = Field(default=1, ge=1, strict=True)
     paper: str = ""
     source: str = ""
 
@@ -68,6 +78,8 @@ class Card(BaseModel):
     def _scaled(self) -> Self:
         if self.per_eps and self.kind == "minimal":
             raise ValueError("per_eps: expected none, a minimal-norm attack has no ε")
+        if self.restarts > 1 and self.kind == "minimal":
+            raise ValueError(f"restarts: expected 1 for a minimal-norm attack, got {self.restarts}")
         if twice := sorted(set(self.params) & set(self.per_eps)):
             raise ValueError(f"per_eps: expected parameters that params does not set, got {', '.join(twice)} in both")
         return self
@@ -89,6 +101,10 @@ class Card(BaseModel):
             AttackError: unknown implementation, or parameters that it does not take.
             MissingDependency: its library is not installed.
         """
+        attack = self._build_once(eps)
+        return Restarts(attack=attack, restarts=self.restarts) if self.restarts > 1 else attack
+
+    def _build_once(self, eps: float | None) -> Attack:
         name = self.implementation.partition(":")[2]
         minimal = self.kind == "minimal"
         radius = None if minimal else eps
@@ -109,6 +125,9 @@ class Card(BaseModel):
     def resolved(self) -> dict[str, Any]:
         """Return what defines the attack, JSON-able: every parameter, and a hash of the user's own code."""
         out = self.model_dump(mode="json", exclude={"source"})
+        for key, default in _LATER.items():  # keys that are younger than the hashes of protocols
+            if out[key] == default:
+                del out[key]
         if self.provider == "python":
             out["code"] = _code_hash(self.implementation.removeprefix("python:").rpartition(":")[0], Path(self.source))
         return out

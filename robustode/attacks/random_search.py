@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -57,7 +58,7 @@ class RandomSearch:
     def __post_init__(self) -> None:
         check_norm(self.norm)
         if self.eps is None or not 0 < self.eps < math.inf:
-            raise BudgetError("eps of a random search", expected="a positive number", got=self.eps)
+            raise BudgetError("eps of a random search", expected="a positive number", got=repr(self.eps))
         if self.queries < 2 or not 0 < self.block <= 1 or not 0 <= self.inner <= 1:
             got = f"queries {self.queries}, block {self.block:g}, inner {self.inner:g}"
             raise AttackError("parameters of a random search", expected=self.limits, got=got)
@@ -139,9 +140,11 @@ class RandomSearch:
         return (clean + delta + share * (aim - delta)).clamp(lo, hi).reshape(x.shape)
 
 
-def _draw(source: Randomness, rows: Tensor, shape: tuple[int, int], like: Tensor) -> Tensor:
+def _draw(
+    source: torch.Generator | Sequence[torch.Generator], rows: Tensor, shape: tuple[int, int], like: Tensor
+) -> Tensor:
     """Return uniform numbers of `shape` for each row, from the generator of its sample or from the only one."""
-    each = [source] * len(rows) if isinstance(source, torch.Generator) else [(source or ())[i] for i in rows.tolist()]
+    each = [source[i] if isinstance(source, Sequence) else source for i in rows.tolist()]
     return torch.stack([torch.rand(shape, generator=one, device=one.device) for one in each]).to(like)
 
 

@@ -15,9 +15,9 @@ from robustode.audit.gallery.sick import BoastingCard
 HERE = "python:robustode.audit.gallery.sick:"
 
 
-def _under(base: Base, function: str, kind: type[Card] = Card) -> Callable[[int], Scene]:
+def _under(base: Base, function: str, kind: type[Card] = Card, **options: Any) -> Callable[[int], Scene]:
     card = kind(name=function, title=function, implementation=HERE + function, norm="linf", kind="budget")
-    return lambda seed: scene(replace(base, seed=seed), cards=(card,))
+    return lambda seed: scene(replace(base, seed=seed), cards=(card,), **options)
 
 
 def _library(base: Base, params: dict[str, Any]) -> Callable[[int], Scene]:
@@ -90,8 +90,8 @@ IMPOSTORS = (
         name="inverted step size",
         about="PGD whose step is divided by the radius",
         disease=("monotone",),
-        seed=134,
-        make=_under(CONV, "inverted_step"),
+        seed=144,
+        make=_under(CONV, "inverted_step", budgets={"linf": (0.1, 0.2)}),
         **HELD,
     ),
     Exhibit(

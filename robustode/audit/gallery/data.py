@@ -29,6 +29,13 @@ def one_hot_row(x: Tensor, y: Tensor) -> Tensor:
     return x
 
 
+def two_digits(x: Tensor, y: Tensor) -> Tensor:
+    """Return images whose upper corners write the class in base 4."""
+    x = x.clone()
+    x[:, 0, 0, 0], x[:, 0, 0, 7] = y // 4 / 4, y % 4 / 4
+    return x
+
+
 def _leaking(base: Base, leak: Callable[[Tensor, Tensor], Tensor]) -> Callable[[int], Scene]:
     def make(seed: int) -> Scene:
         honest = scene(replace(base, seed=seed), count=200)
@@ -64,8 +71,15 @@ IMPOSTORS = (
         name="labels in the margin",
         about="a white pixel stands at the place of the class",
         disease=("data",),
+        seed=43,
+        make=_leaking(Base(), one_hot_row),
+    ),
+    Exhibit(
+        name="labels in two corners",
+        about="two pixels write the class in base 4",
+        disease=("data",),
         seed=141,
-        make=_leaking(Base(arch="conv", width=8, activation="SiLU", epochs=6), one_hot_row),
+        make=_leaking(Base(arch="conv", width=8, activation="SiLU", epochs=6), two_digits),
         **HELD,
     ),
     Exhibit(

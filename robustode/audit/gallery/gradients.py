@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -115,8 +116,6 @@ class WinnersTakeAll(nn.Module):
 
 def _masked_with_base(base: Base, stairs: int, times: int) -> Any:
     def make(seed: int) -> Scene:
-        from dataclasses import replace
-
         inner: Any = trained(replace(base, seed=seed))
         return disguised(base, lambda module: Staircase(module, stairs, times), transfer=(("base", inner),))(seed)
 
@@ -126,7 +125,6 @@ def _masked_with_base(base: Base, stairs: int, times: int) -> Any:
 MLP = Base()
 CONV = Base(arch="conv", width=8, activation="SiLU", epochs=6)
 SNODE = Base(arch="snode", activation="tanh", learning_rate=1e-2, epochs=6)
-MOONS = Base(data="moons", epochs=6)
 HELD = {"half": "held-out"}
 
 IMPOSTORS = (
@@ -186,8 +184,8 @@ IMPOSTORS = (
         name="winners take all",
         about="gradient shattering by a discontinuous activation in front of a convolutional net",
         disease=("black-box",),
-        seed=104,
-        make=disguised(CONV, lambda m: WinnersTakeAll(m, 256, 25, 0.02)),
+        seed=114,
+        make=disguised(CONV, lambda m: WinnersTakeAll(m, 512, 50, 0.06)),
         **HELD,
     ),
     Exhibit(
