@@ -21,9 +21,7 @@ def _under(base: Base, function: str, kind: type[Card] = Card, **options: Any) -
 
 
 def _library(base: Base, params: dict[str, Any]) -> Callable[[int], Scene]:
-    card = Card(
-        name="pgd", title="PGD", implementation="foolbox:LinfPGD", norm="linf", kind="budget", params=params
-    )
+    card = Card(name="pgd", title="PGD", implementation="foolbox:LinfPGD", norm="linf", kind="budget", params=params)
     return lambda seed: scene(replace(base, seed=seed), cards=(card,))
 
 
@@ -31,7 +29,6 @@ MLP = Base()
 CONV = Base(arch="conv", width=8, activation="SiLU", epochs=6)
 SNODE = Base(arch="snode", activation="tanh", learning_rate=1e-2, epochs=6)
 LAYERED = Base(arch="layered", activation="tanh", learning_rate=1e-2, epochs=6)
-HELD = {"half": "held-out"}
 
 IMPOSTORS = (
     Exhibit(
@@ -47,7 +44,7 @@ IMPOSTORS = (
         disease=("one-step", "black-box"),
         seed=131,
         make=_under(SNODE, "wrong_labels"),
-        **HELD,
+        half="held-out",
     ),
     Exhibit(
         name="outside the ball",
@@ -62,7 +59,7 @@ IMPOSTORS = (
         disease=("validity",),
         seed=132,
         make=_under(CONV, "leaves_box"),
-        **HELD,
+        half="held-out",
     ),
     Exhibit(
         name="points that are not finite",
@@ -77,7 +74,7 @@ IMPOSTORS = (
         disease=("validity",),
         seed=133,
         make=_under(LAYERED, "zero_step", BoastingCard),
-        **HELD,
+        half="held-out",
     ),
     Exhibit(
         name="the last point",
@@ -92,7 +89,7 @@ IMPOSTORS = (
         disease=("monotone",),
         seed=144,
         make=_under(CONV, "inverted_step", budgets={"linf": (0.1, 0.2)}),
-        **HELD,
+        half="held-out",
     ),
     Exhibit(
         name="stops early",
@@ -107,6 +104,6 @@ IMPOSTORS = (
         disease=("one-step",),
         seed=135,
         make=_under(SNODE, "first_success_ends_all"),
-        **HELD,
+        half="held-out",
     ),
 )

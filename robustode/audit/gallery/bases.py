@@ -108,17 +108,18 @@ def _conv(base: Base) -> nn.Module:
 
 
 class NeuralODE(nn.Module):
-    """A user's own: a linear stem, x' = tanh-like field of x and t solved by torchdiffeq, a linear head."""
+    """A user's own: a linear stem, x' = field(x) solved by torchdiffeq, a linear head."""
 
     def __init__(self, base: Base) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Flatten(), nn.Linear(torch.Size(SHAPES[base.data]).numel(), base.width))
         act = getattr(nn, base.activation)
-        self.field = nn.Sequential(nn.Linear(base.width, base.width), act(), nn.Linear(base.width, base.width))
+        inward = nn.Linear(base.width, base.width)
+        self.field = nn.Sequential(inward, act(), nn.Linear(base.width, base.width))
         self.head = nn.Linear(base.width, CLASSES[base.data])
         self.base = base
         with torch.no_grad():
-            self.field[0].weight *= base.gain
+            inward.weight *= base.gain
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""

@@ -79,6 +79,8 @@ class Recogniser(nn.Module):
 class Islands(nn.Module):
     """Another class on many thin strips that no gradient points to."""
 
+    direction: Tensor
+
     def __init__(self, inner: nn.Module, period: float, width: float) -> None:
         super().__init__()
         self.inner, self.period, self.width = inner, period, width
@@ -94,7 +96,6 @@ MLP = Base()
 CONV = Base(arch="conv", width=8, activation="SiLU", epochs=6)
 RESNET = Base(arch="resnet", width=4, epochs=6, learning_rate=2e-2)
 MOONS = Base(data="moons", epochs=6, adversarial=True)
-HELD = {"half": "held-out"}
 
 IMPOSTORS = (
     Exhibit(
@@ -110,7 +111,7 @@ IMPOSTORS = (
         disease=("determinism",),
         seed=121,
         make=disguised(CONV, lambda m: Dropping(m, 0.1)),
-        **HELD,
+        half="held-out",
     ),
     Exhibit(
         name="batch statistics",
@@ -125,7 +126,7 @@ IMPOSTORS = (
         disease=("batch-invariance",),
         seed=122,
         make=disguised(RESNET, lambda m: Positional(m, 0.5)),
-        **HELD,
+        half="held-out",
     ),
     Exhibit(
         name="recogniser of sign steps",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 import torch
@@ -105,16 +106,15 @@ def case_of(exhibit: Exhibit) -> Case:
     """Return the case of an exhibit, its attacks run."""
     scene = exhibit.make(exhibit.seed)
     common = {"data": "gallery", "seed": exhibit.seed, "protocol": "gallery"}
-    judge = Judge(scene.model)
+    model: Any = scene.model
+    judge = Judge(model)
     with forked_rng(torch.Generator().manual_seed(seed_of(exhibit.seed, exhibit.name, "clean"))):
         pred, margin = judge.answer(scene.x, scene.y)
     shard = Shard(
         number=0, x=scene.x, y=scene.y, index=torch.arange(len(scene.y)), clean_pred=pred, clean_margin=margin
     )
-    subject = Subject(label=exhibit.name, hash=exhibit.name, counted=Counted(scene.model), judge=judge)
-    frames = [
-        run_unit(subject, card, shard, radii=scene.budgets[card.norm], **common).records for card in scene.cards
-    ]
+    subject = Subject(label=exhibit.name, hash=exhibit.name, counted=Counted(model), judge=judge)
+    frames = [run_unit(subject, card, shard, radii=scene.budgets[card.norm], **common).records for card in scene.cards]
     return Case(
         subject=subject,
         shard=shard,

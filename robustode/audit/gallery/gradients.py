@@ -101,6 +101,9 @@ class DeadFront(nn.Module):
 class WinnersTakeAll(nn.Module):
     """The front of the network passes only the largest k of many random features: it jumps everywhere."""
 
+    inward: Tensor
+    outward: Tensor
+
     def __init__(self, inner: nn.Module, features: int, kept: int, strength: float) -> None:
         super().__init__()
         self.inner, self.kept, self.strength = inner, kept, strength
@@ -125,7 +128,6 @@ def _masked_with_base(base: Base, stairs: int, times: int) -> Any:
 MLP = Base()
 CONV = Base(arch="conv", width=8, activation="SiLU", epochs=6)
 SNODE = Base(arch="snode", activation="tanh", learning_rate=1e-2, epochs=6)
-HELD = {"half": "held-out"}
 
 IMPOSTORS = (
     Exhibit(
@@ -141,7 +143,7 @@ IMPOSTORS = (
         disease=("zero-gradient",),
         seed=101,
         make=disguised(SNODE, lambda m: Quantised(m, 4)),
-        **HELD,
+        half="held-out",
     ),
     Exhibit(
         name="detached input",
@@ -156,7 +158,7 @@ IMPOSTORS = (
         disease=("gradient-fidelity",),
         seed=102,
         make=disguised(CONV, lambda m: Detached(m, 0.7)),
-        **HELD,
+        half="held-out",
     ),
     Exhibit(
         name="reversed backward",
@@ -171,7 +173,7 @@ IMPOSTORS = (
         disease=("gradient-fidelity",),
         seed=103,
         make=disguised(CONV, lambda m: WrongBackward(m, 64)),
-        **HELD,
+        half="held-out",
     ),
     Exhibit(
         name="rippled input",
@@ -181,12 +183,19 @@ IMPOSTORS = (
         make=disguised(MLP, lambda m: Shattered(m, 0.02, 2000.0)),
     ),
     Exhibit(
+        name="rippled input of a convolutional net",
+        about="the same, higher and of a lower frequency",
+        disease=("black-box",),
+        seed=104,
+        make=disguised(CONV, lambda m: Shattered(m, 0.03, 900.0)),
+        half="held-out",
+    ),
+    Exhibit(
         name="winners take all",
         about="gradient shattering by a discontinuous activation in front of a convolutional net",
-        disease=("black-box",),
-        seed=114,
+        disease=("loss-diversity",),
+        seed=7,
         make=disguised(CONV, lambda m: WinnersTakeAll(m, 512, 50, 0.06)),
-        **HELD,
     ),
     Exhibit(
         name="dead ReLU front",
@@ -208,6 +217,6 @@ IMPOSTORS = (
         disease=("transfer",),
         seed=106,
         make=_masked_with_base(SNODE, 32, 4),
-        **HELD,
+        half="held-out",
     ),
 )

@@ -64,7 +64,14 @@ def _judged(base: Base, norm: str) -> Callable[[int], Scene]:
 
     def make(seed: int) -> Scene:
         own = replace(base, seed=seed)
-        return scene(own, model=trained(own), attacks=STRONG[norm], norm=norm, count=count, training=load_data(own.data, split="train"))
+        return scene(
+            own,
+            model=trained(own),
+            attacks=STRONG[norm],
+            norm=norm,
+            count=count,
+            training=load_data(own.data, split="train"),
+        )
 
     return make
 

@@ -61,6 +61,8 @@ class Clamped(nn.Module):
 class Decoy(nn.Module):
     """The last class follows just below the largest logit, along a ripple of its own: losses chase it in vain."""
 
+    direction: Tensor
+
     def __init__(self, inner: nn.Module, strength: float) -> None:
         super().__init__()
         self.inner, self.strength = inner, strength
@@ -99,7 +101,6 @@ class HalfPrecision(nn.Module):
 MLP = Base()
 CONV = Base(arch="conv", width=8, activation="SiLU", epochs=6)
 LAYERED = Base(arch="layered", activation="tanh", learning_rate=1e-2, epochs=6)
-HELD = {"half": "held-out"}
 
 IMPOSTORS = (
     Exhibit(
@@ -115,7 +116,7 @@ IMPOSTORS = (
         disease=("saturation",),
         seed=111,
         make=disguised(LAYERED, lambda m: Scaled(m, 50.0)),
-        **HELD,
+        half="held-out",
     ),
     Exhibit(
         name="probabilities for logits",
@@ -130,7 +131,7 @@ IMPOSTORS = (
         disease=("logits",),
         seed=112,
         make=disguised(CONV, lambda m: Probabilities(m, 0.5)),
-        **HELD,
+        half="held-out",
     ),
     Exhibit(
         name="rounded logits",
@@ -145,7 +146,7 @@ IMPOSTORS = (
         disease=("saturation",),
         seed=113,
         make=disguised(LAYERED, lambda m: Rounded(m, 4.0, True)),
-        **HELD,
+        half="held-out",
     ),
     Exhibit(
         name="clamped logits",
@@ -153,7 +154,7 @@ IMPOSTORS = (
         disease=("zero-gradient",),
         seed=114,
         make=disguised(CONV, lambda m: Clamped(m, 10.0)),
-        **HELD,
+        half="held-out",
     ),
     Exhibit(
         name="decoy class",
@@ -175,6 +176,6 @@ IMPOSTORS = (
         disease=("finite",),
         seed=116,
         make=disguised(CONV, lambda m: HalfPrecision(m, 8000.0)),
-        **HELD,
+        half="held-out",
     ),
 )

@@ -31,9 +31,7 @@ def _climb(model: Classifier, x: Tensor, y: Tensor, eps: float, step: float, gen
     return point
 
 
-def zero_step(
-    model: Classifier, x: Tensor, y: Tensor, *, norm: str, eps: float, generator: torch.Generator
-) -> Tensor:
+def zero_step(model: Classifier, x: Tensor, y: Tensor, *, norm: str, eps: float, generator: torch.Generator) -> Tensor:
     """A step size of zero: what is returned is the clean point."""
     point = x.clone()
     for _ in range(STEPS):
@@ -55,16 +53,12 @@ def leaves_ball(
     return _climb(model, x, y, 1.25 * eps, eps / 8, generator)
 
 
-def leaves_box(
-    model: Classifier, x: Tensor, y: Tensor, *, norm: str, eps: float, generator: torch.Generator
-) -> Tensor:
+def leaves_box(model: Classifier, x: Tensor, y: Tensor, *, norm: str, eps: float, generator: torch.Generator) -> Tensor:
     """Inside the ball, and not clipped to the box."""
     return x + eps * _gradient_sign(model, x, y)
 
 
-def not_finite(
-    model: Classifier, x: Tensor, y: Tensor, *, norm: str, eps: float, generator: torch.Generator
-) -> Tensor:
+def not_finite(model: Classifier, x: Tensor, y: Tensor, *, norm: str, eps: float, generator: torch.Generator) -> Tensor:
     """A direction divided by its own length where that is zero: NaN at black pixels."""
     sign = _gradient_sign(model, x, y)
     return (x + eps * sign * x / x).clamp(*model.bounds)
@@ -82,9 +76,7 @@ def inverted_step(
     return point
 
 
-def last_point(
-    model: Classifier, x: Tensor, y: Tensor, *, norm: str, eps: float, generator: torch.Generator
-) -> Tensor:
+def last_point(model: Classifier, x: Tensor, y: Tensor, *, norm: str, eps: float, generator: torch.Generator) -> Tensor:
     """Climbs the loss, then walks back on the same path, and returns where it ends."""
     found = _climb(model, x, y, eps, eps / 8, generator)
     point = found

@@ -60,7 +60,6 @@ def _adjoint(base: Base, tolerance: float) -> Callable[[int], Scene]:
 COUNT = 32  # samples, of which each is solved alone
 NODE = Base(arch="node", activation="Tanh", width=24, epochs=3)
 LONG = replace(NODE, data="moons", horizon=10.0, gain=6.0, epochs=4)
-HELD = {"half": "held-out"}
 
 IMPOSTORS = (
     Exhibit(
@@ -78,7 +77,7 @@ IMPOSTORS = (
         brief=True,
         seed=151,
         make=_deployed(replace(LONG, method="bosh3", tolerance=0.2)),
-        **HELD,
+        half="held-out",
     ),
     Exhibit(
         name="dopri5 at 0.01",
@@ -103,6 +102,6 @@ IMPOSTORS = (
         brief=True,
         seed=153,
         make=_adjoint(replace(LONG, method="rk4", steps=40), 1.0),
-        **HELD,
+        half="held-out",
     ),
 )

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from robustode.audit.check import Check
@@ -14,7 +15,6 @@ from robustode.audit.finding import Finding, Verdict
 from robustode.audit.gallery.exhibit import HALVES, Exhibit, examine
 from robustode.evaluation.statistics import Estimate, clopper_pearson
 
-MOST_WARNINGS = 0.05  # share of the verdicts on honest models
 _MARK = {"pass": "·", "warn": "warn", "fail": "**fail**", "not applicable": "n/a", "": ""}
 
 
@@ -34,21 +34,21 @@ class SelfTest:
     @property
     def passed(self) -> bool:
         """Whether every impostor is failed by the checks that name its disease, and no honest model by any."""
-        return bool(self.table["right"].all())
+        return all(self.table["right"].tolist())
 
     def rate(self, kind: str, half: str | None = None) -> Estimate:
         """Return the share of impostors that are exposed, or of honest models that no check fails, with its exact
         95 % interval (Clopper and Pearson)."""
-        rows = self._rows(kind, half)
-        return clopper_pearson(int(rows["right"].sum()), len(rows))
+        rows = self.rows(kind, half)
+        return clopper_pearson(sum(rows["right"].tolist()), len(rows))
 
     def warnings(self, half: str | None = None) -> tuple[Estimate, Estimate]:
         """Return the share of honest models with any warning, and of warnings among their verdicts."""
-        rows = self._rows("honest", half)
-        verdicts = rows[[name for name in self.checks]]
-        warned, said = verdicts == Verdict.WARN.value, ~verdicts.isin([Verdict.NOT_APPLICABLE.value, ""])
+        rows = self.rows("honest", half)
+        verdicts = rows[self.checks].to_numpy()
+        warned, said = verdicts == Verdict.WARN.value, ~np.isin(verdicts, (Verdict.NOT_APPLICABLE.value, ""))
         models = clopper_pearson(int(warned.any(axis=1).sum()), len(rows))
-        return models, clopper_pearson(int(warned.to_numpy().sum()), int(said.to_numpy().sum()))
+        return models, clopper_pearson(int(warned.sum()), int(said.sum()))
 
     @property
     def checks(self) -> list[str]:
@@ -56,18 +56,17 @@ class SelfTest:
         known = {check.id for check in CHECKS}
         return [str(name) for name in self.table.columns if name in known]
 
-    def _rows(self, kind: str, half: str | None) -> pd.DataFrame:
-        chosen = self.table["kind"] == kind
-        if half is not None:
-            chosen &= self.table["half"] == half
-        return pd.DataFrame(self.table[chosen])
+    def rows(self, kind: str, half: str | None = None) -> pd.DataFrame:
+        """Return the rows of a kind, of one half or both."""
+        rows = pd.DataFrame(self.table[self.table["kind"] == kind])
+        return rows if half is None else pd.DataFrame(rows[rows["half"] == half])
 
     def markdown(self) -> str:
         """Return the rates, then the table of each kind and half."""
         parts = [_rates(self)]
         for kind, title in (("impostor", "Impostors"), ("honest", "Honest models")):
             for half in HALVES:
-                rows = self._rows(kind, half)
+                rows = self.rows(kind, half)
                 if len(rows):
                     parts.append(f"## {title}, {half} half\n\n{_grid(rows, self.checks)}")
         return "\n\n".join(parts) + "\n"
@@ -116,11 +115,10 @@ def is_right(exhibit: Exhibit, findings: Iterable[Finding]) -> bool:
 def _rates(test: SelfTest) -> str:
     lines = ["| | half | share | 95 % interval |", "| --- | --- | --- | --- |"]
     for half in (*HALVES, None):
-        chosen = test.table if half is None else test.table[test.table["half"] == half]
         for kind, what in (("impostor", "impostors exposed"), ("honest", "honest models that no check fails")):
-            if (chosen["kind"] == kind).any():
-                lines.append(_line(what, half, test.rate(kind, half), int((chosen["kind"] == kind).sum())))
-        if (chosen["kind"] == "honest").any():
+            if n := len(test.rows(kind, half)):
+                lines.append(_line(what, half, test.rate(kind, half), n))
+        if len(test.rows("honest", half)):
             models, cells = test.warnings(half)
             lines.append(_line("honest models with any warning", half, models))
             lines.append(_line("warnings among the verdicts on honest models", half, cells))
