@@ -17,6 +17,7 @@ from robustode.attacks.adapters.signature import check_parameters
 from robustode.attacks.adapters.torchattacks import build_torchattacks
 from robustode.attacks.base import Attack
 from robustode.attacks.direction import OneStepAttack
+from robustode.attacks.needs import Needs
 from robustode.attacks.norms import Norm
 from robustode.attacks.random_search import RandomSearch
 from robustode.attacks.restarts import Restarts
@@ -33,7 +34,9 @@ LIBRARIES = ("robustode", "torchattacks", "foolbox", "python")
 PROBE = 0.1  # a radius to build a budget attack with when only its parameters are checked
 _RESERVED = {"norm": "The card's norm sets it.", "eps": "The budget sets it: give eps, in raw-input units."}
 
-_LATER: dict[str, Any] = {"restarts": 1}
+# Keys that are younger than the hashes of protocols, and their values in a card that does not have them.
+_LATER: dict[str, Any] = {"restarts": 1, "needs": {}, "cascade": False}
+_NOT_IN_A_CARD = {"source": "", "cascade": "It is a key of the suite."}
 
 
 class Card(BaseModel):
@@ -48,6 +51,8 @@ class Card(BaseModel):
         params: parameters of the implementation, finite JSON values; lengths in raw-input units.
         per_eps: parameters of a budget attack that are this number times ε (a step size, say).
         restarts: runs of a budget attack with other draws, each on what the runs before left standing.
+        needs: the models that it is for.
+        cascade: whether it is started only on what the attacks before it left standing; its suite says so.
         paper: where it was published.
         source: folder that a python: file is relative to.
     """
@@ -62,6 +67,8 @@ class Card(BaseModel):
     params: dict[str, Any] = Field(default_factory=dict)
     per_eps: dict[str, FiniteFloat] = Field(default_factory=dict)
     restarts: int = Field(default=1, ge=1, strict=True)
+    needs: Needs = Needs()
+    cascade: bool = False
     paper: str = ""
     source: str = ""
 
@@ -125,9 +132,8 @@ class Card(BaseModel):
     def resolved(self) -> dict[str, Any]:
         """Return what defines the attack, JSON-able: every parameter, and a hash of the user's own code."""
         out = self.model_dump(mode="json", exclude={"source"})
-        for key, default in _LATER.items():  # keys that are younger than the hashes of protocols
-            if out[key] == default:
-                del out[key]
+        out["needs"] = self.needs.model_dump(mode="json", exclude_defaults=True)
+        out = {key: value for key, value in out.items() if key not in _LATER or value != _LATER[key]}
         if self.provider == "python":
             out["code"] = _code_hash(self.implementation.removeprefix("python:").rpartition(":")[0], Path(self.source))
         return out
@@ -157,6 +163,9 @@ def read_card(path: Path) -> Card:
         AttackError: the file is missing or not TOML, a key is unknown or missing, or a value is not allowed.
     """
     values = read_toml(path, "attack card", AttackError)
+    for key in values:
+        if key in _NOT_IN_A_CARD:
+            raise AttackError(f"'{key}' of attack card '{path}'", expected="none", fix=_NOT_IN_A_CARD[key])
     values = {"name": path.stem, "source": str(path.parent.resolve()), **values}
     return make_card(values, f"attack card '{path}'")
 
@@ -169,7 +178,7 @@ def make_card(values: dict[str, Any], what: str) -> Card:
     """
     for key in values:
         if key not in Card.model_fields:
-            raise unknown(f"key of {what}", key, set(Card.model_fields) - {"source"}, AttackError)
+            raise unknown(f"key of {what}", key, set(Card.model_fields) - set(_NOT_IN_A_CARD), AttackError)
     library = str(values.get("implementation", "")).partition(":")[0]
     if "implementation" in values and library not in LIBRARIES:
         raise unknown(f"library of {what}", library, LIBRARIES, AttackError)

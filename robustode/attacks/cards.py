@@ -13,7 +13,7 @@ from robustode.attacks.norms import NORMS, check_norm
 from robustode.errors import AttackError, unknown
 from robustode.resources import read_toml, shipped
 
-_SUITE_KEYS = ("title", "attacks", "suites")
+_SUITE_KEYS = ("title", "attacks", "suites", "cascade")
 
 
 def card_names() -> tuple[str, ...]:
@@ -80,7 +80,9 @@ def _find(name: str, base: Path | None) -> Path | None:
 def read_suite(path: Path, *, seen: tuple[Path, ...] = ()) -> list[Card]:
     """Read a suite: TOML with `title`, `attacks` (names or paths of cards) and `suites` (names or paths of suites).
 
-    Paths are relative to the suite; a card that comes twice is taken once.
+    Paths are relative to the suite; a card that comes twice is taken once. With `cascade` = true each attack is
+    started, at each radius, only on the samples that the attacks of its norm before it left standing there (a
+    minimal-norm attack: at the smallest radius).
 
     Raises:
         AttackError: not valid, no attacks at all, or it includes itself.
@@ -89,7 +91,11 @@ def read_suite(path: Path, *, seen: tuple[Path, ...] = ()) -> list[Card]:
     for key, value in values.items():
         if key not in _SUITE_KEYS:
             raise unknown(f"key of suite '{path}'", key, _SUITE_KEYS, AttackError)
-        if key != "title" and not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
+        if key == "cascade" and not isinstance(value, bool):
+            raise AttackError(f"'{key}' of suite '{path}'", expected="true or false", got=repr(value))
+        if key in ("attacks", "suites") and not (
+            isinstance(value, list) and all(isinstance(item, str) for item in value)
+        ):
             raise AttackError(f"'{key}' of suite '{path}'", expected="a list of names", got=repr(value))
     if path.resolve() in seen:
         raise AttackError(f"suite '{path}'", expected="suites that do not include themselves", got="a cycle")
@@ -101,6 +107,8 @@ def read_suite(path: Path, *, seen: tuple[Path, ...] = ()) -> list[Card]:
         cards.append(read_card(_beside(path, name, shipped("attacks"), "attack card", card_names())))
     if not cards:
         raise AttackError(f"suite '{path}'", expected="at least one attack", got="none")
+    if values.get("cascade"):
+        cards = [card.model_copy(update={"cascade": True}) for card in cards]
     return distinct(cards)
 
 

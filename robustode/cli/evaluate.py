@@ -238,6 +238,7 @@ def finish(run: RunDir, quiet: bool, strict: bool = False) -> None:
                 "status": run.meta["status"],
                 "protocol": run.meta["protocol_hash"],
                 "skipped": run.meta["skipped"],
+                "not_applicable": run.meta.get("not_applicable", []),
                 "errors": run.meta["errors"],
                 "audit": run.audit,
                 "tables": {table.name: rows_of(table) for table in tables},

@@ -17,6 +17,7 @@ from torch import Tensor
 from robustode.attacks.adapters.rng import forked_rng
 from robustode.attacks.base import AttackResult, Randomness
 from robustode.attacks.card import Card
+from robustode.attacks.norms import ball_tolerance
 from robustode.errors import AttackError
 from robustode.evaluation.counting import Counted
 from robustode.evaluation.judge import Verdict
@@ -57,17 +58,27 @@ def run_unit(
     data: str,
     seed: int,
     protocol: str,
+    found: Tensor | None = None,
 ) -> Unit:
     """Attack the correctly classified samples of a shard at every budget, judge what came back, and make the records.
 
     Every random draw, also those of a randomised model, follows from the seed, the model, the attack, its budget and
     the shard. An attack that raises gives `error` rows with its message; the run goes on.
+
+    Args:
+        found: (samples,) float64, in a cascade the distances that the attacks before it found, +inf where none did. The
+            attack is then started, at each radius, only on the samples that stand there; one without a radius on those
+            that stand at the smallest. Its own success at a smaller radius counts, too. The other rows are `skipped`.
     """
-    todo = (shard.clean_pred == shard.y).nonzero().squeeze(1)
+    every = (shard.clean_pred == shard.y).nonzero().squeeze(1)
     common = {"data": data, "seed": seed, "protocol": protocol}
     best = _Best(shard)
     rows, timings = [], []
     for eps in [None] if attack.kind == "minimal" else list(radii):
+        todo = every
+        if found is not None:
+            known, radius = torch.minimum(found.to(best.distance), best.distance), min(radii) if eps is None else eps
+            todo = every[known[every] > radius + _tolerance(subject, shard, radius, attack.norm)]
         outcome, seconds = _attempt(subject, attack, shard, todo, eps, seed)
         if isinstance(outcome, Outcome):
             best.take(todo, outcome.verdict)
@@ -75,6 +86,11 @@ def run_unit(
         place = {"model": subject.label, "attack": attack.name, "norm": attack.norm, "eps": eps, "shard": shard.number}
         timings.append({**place, "samples": len(todo), "seconds": seconds})
     return best.unit(shard, pd.DataFrame(rows), pd.DataFrame(timings))
+
+
+def _tolerance(subject: Subject, shard: Shard, radius: float, norm: str) -> float:
+    size = shard.x[0].numel() if len(shard.x) else 1
+    return ball_tolerance(radius, subject.counted.bounds, size, norm)
 
 
 class _Best:

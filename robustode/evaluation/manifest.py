@@ -61,6 +61,7 @@ def manifest(plan: Plan, clean: Sequence[CleanAccuracy], command: str) -> dict[s
             "threads": torch.get_num_threads(),
         },
         "skipped": list(plan.attacks.skipped),
+        "not_applicable": list(plan.attacks.unfit),
         "errors": [],
         "eot": protocol.eot,
         "files": {},

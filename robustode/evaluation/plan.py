@@ -13,7 +13,7 @@ from robustode.data import CATALOGUE, Data, check_fits, default_budgets, load_da
 from robustode.errors import DataError, ProtocolError
 from robustode.evaluation.planned import Known, PlannedModel, load_models, look_at
 from robustode.evaluation.protocol import Protocol, digest
-from robustode.evaluation.selection import Selection, resolved_attacks, select_attacks
+from robustode.evaluation.selection import Selection, fitting, resolved_attacks, select_attacks
 
 Budgets = dict[str, tuple[float, ...]]
 
@@ -28,7 +28,7 @@ class Plan:
         protocol: as given.
         data: the samples.
         models: loaded, on their device.
-        attacks: the attacks that run, and those that are skipped.
+        attacks: the attacks that run, and those that are skipped or not for these models.
         budgets: {norm: radii} of the norms in use, in order of first use.
         hash: of data, subset, cards, budgets, seed, eot and shard size; models are not in it.
     """
@@ -68,6 +68,7 @@ def make_plan(
     for model in models:
         check_fits(samples, model.module)
         _check_units(samples, model)
+    attacks = fitting(attacks, [(model.label, model.module) for model in models])
     for stored in attacks.stored:
         stored.check_made_from(samples)
     budgets = _budgets(protocol, attacks, samples, models[0].module)

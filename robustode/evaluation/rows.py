@@ -75,7 +75,10 @@ def make_rows(
     outcome: Outcome | str,
     common: dict[str, Any],
 ) -> list[dict[str, Any]]:
-    """Return the records of one attack at one budget, in the order of the shard's samples."""
+    """Return the records of one attack at one budget, in the order of the shard's samples.
+
+    Samples that are correctly classified and not among `todo` were not attacked: they were broken before, in a cascade.
+    """
     fixed = {
         "model": subject.label,
         "model_hash": subject.hash,
@@ -90,8 +93,10 @@ def make_rows(
     clean = (shard.index, shard.y, shard.clean_pred, shard.clean_margin)
     rows = []
     for row, (sample, label, pred, margin) in enumerate(zip(*(t.tolist() for t in clean), strict=True)):
-        if row not in place:
+        if label != pred:
             found = _misclassified(pred, margin)
+        elif row not in place:
+            found = _skipped()
         elif isinstance(outcome, str):
             found = _failed_to_run(outcome)
         else:
@@ -105,6 +110,12 @@ def _misclassified(pred: int, margin: float) -> dict[str, Any]:
     unspent = dict.fromkeys(("forwards", "backwards", "nfe"), 0.0)
     answer = {"status": Status.MISCLASSIFIED.value, "distance": 0.0, "adv_pred": pred, "adv_margin": margin}
     return {**answer, **unspent, "converged": None, "kkt": None, "message": ""}
+
+
+def _skipped() -> dict[str, Any]:
+    unspent = dict.fromkeys(("forwards", "backwards", "nfe"), 0.0)
+    unknown = dict.fromkeys(("adv_pred", "adv_margin", "converged", "kkt"))
+    return {"status": Status.SKIPPED.value, "distance": math.inf, "message": "", **unspent, **unknown}
 
 
 def _failed_to_run(message: str) -> dict[str, Any]:

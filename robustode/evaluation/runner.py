@@ -17,6 +17,7 @@ from robustode.attacks.card import Card
 from robustode.errors import RunError
 from robustode.evaluation import adversarials, examination, shards
 from robustode.evaluation import records as records_file
+from robustode.evaluation.cascade import found_before
 from robustode.evaluation.clean import CleanAccuracy, check_clean
 from robustode.evaluation.counting import Counted
 from robustode.evaluation.engine import run_unit, seed_of
@@ -28,6 +29,7 @@ from robustode.evaluation.plan import Plan
 from robustode.evaluation.planned import PlannedModel, samples_for
 from robustode.evaluation.rows import Shard, Subject
 from robustode.evaluation.rundir import RunDir, read_audit, read_run
+from robustode.evaluation.selection import unfit_in_words
 from robustode.evaluation.stored import Stored
 from robustode.files import write_json
 
@@ -134,6 +136,8 @@ def _execute(
     ready = [_prepare(plan, model, tell) for model in plan.models]
     for skipped in plan.attacks.skipped:
         tell(Event(kind="skipped", text=f"{skipped['attack']}: skipped: {skipped['reason']}"))
+    if unfit := unfit_in_words(plan.attacks.unfit):
+        tell(Event(kind="skipped", text=unfit))
     if force:
         clear(out)
     meta = manifest(plan, [one.clean for one in ready], command)
@@ -189,6 +193,7 @@ def _units(plan: Plan, ready: Sequence[_Ready], out: Path, tell: Listener) -> No
                 data=plan.data.name,
                 seed=plan.protocol.seed,
                 protocol=plan.hash,
+                found=found_before(out, model.subject.label, plan.attacks.cards, attack, shard),
             )
             shards.write(place, unit, keep_points=plan.protocol.store)
         kind = "resumed" if kept else "unit"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from robustode.attacks.cards import distinct, is_shorthand, resolve
 from robustode.errors import AttackError, MissingDependency
 from robustode.evaluation.protocol import Protocol
 from robustode.evaluation.stored import Stored, read_stored
+from robustode.models.base import Classifier
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +23,13 @@ class Selection:
         cards: attacks that can run; no two have the same name.
         stored: adversarial data sets named by `also`.
         skipped: [{attack, reason}] of cards whose library is missing.
+        unfit: [{attack, reason}] of cards that are not for the models at hand.
     """
 
     cards: tuple[Card, ...]
     stored: tuple[Stored, ...]
     skipped: tuple[dict[str, str], ...]
+    unfit: tuple[dict[str, str], ...] = ()
 
 
 def select_attacks(protocol: Protocol) -> Selection:
@@ -67,6 +70,33 @@ def _installed(cards: Sequence[Card]) -> tuple[tuple[Card, ...], tuple[dict[str,
     if missing is not None and not usable:
         raise missing
     return tuple(usable), tuple(skipped)
+
+
+def fitting(selection: Selection, models: Iterable[tuple[str, Classifier]]) -> Selection:
+    """Return the selection without the cards that one of the models, (label, classifier), is not for.
+
+    Raises:
+        AttackError: no attack is left.
+    """
+    usable, unfit, several = [], [], list(models)
+    for card in selection.cards:
+        reasons = [f"{reason} ({label})" for label, model in several if (reason := card.needs.unmet(model))]
+        if reasons:
+            unfit.append({"attack": card.name, "reason": reasons[0]})
+        else:
+            usable.append(card)
+    if unfit and not usable and not selection.stored:
+        raise AttackError("attacks", expected="at least one that is for the models", got=unfit_in_words(unfit))
+    return replace(selection, cards=tuple(usable), unfit=tuple(unfit))
+
+
+def unfit_in_words(unfit: Iterable[Mapping[str, str]]) -> str:
+    """Return one line that says which attacks are not applicable and why; "" if all are."""
+    by_reason: dict[str, list[str]] = {}
+    for one in unfit:
+        by_reason.setdefault(one["reason"], []).append(one["attack"])
+    parts = [f"{', '.join(attacks)}: {reason}" for reason, attacks in by_reason.items()]
+    return f"Not applicable: {'; '.join(parts)}." if parts else ""
 
 
 def _named_apart(stored: Sequence[Stored]) -> tuple[Stored, ...]:

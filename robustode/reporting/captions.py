@@ -8,6 +8,7 @@ import pandas as pd
 
 from robustode.attacks.base import Status
 from robustode.evaluation.examination import claimed
+from robustode.evaluation.selection import unfit_in_words
 
 WILSON = (
     "Brackets: 95 % Wilson intervals. They cover the sampling of test points, not the weakness of the attacks nor "
@@ -27,13 +28,14 @@ def caption(records: pd.DataFrame, meta: dict[str, Any], *sentences: str) -> str
 
 
 def common(records: pd.DataFrame, meta: dict[str, Any]) -> list[str]:
-    """Return data, n, twin, EOT, cascade, partial and error sentences, those that apply."""
+    """Return data, n, twin, EOT, cascade, partial, not applicable and error sentences, those that apply."""
     return [
         f"Data: {meta['data']['caption']} (n = {meta['data']['n']}).",
         _twins(meta),
         _eot(meta),
         _cascade(records),
         partial(meta),
+        unfit_in_words(meta.get("not_applicable") or []),
         _errors(records),
     ]
 

@@ -104,11 +104,13 @@ def _cards(run: RunDir) -> dict[str, str]:
 
 
 def _gathered(runs: Sequence[RunDir]) -> dict[str, Any]:
-    """Skipped attacks (once each), errors and the worst status of all runs."""
+    """Skipped attacks and those not applicable (once each), errors and the worst status of all runs."""
     skipped = {(entry["attack"], entry["reason"]): entry for run in runs for entry in run.meta.get("skipped") or []}
     status = "partial" if any(run.meta["status"] == "partial" for run in runs) else runs[0].meta["status"]
     errors = [entry for run in runs for entry in run.meta.get("errors") or []]
-    return {"skipped": list(skipped.values()), "errors": errors, "status": status}
+    unfit = {(e["attack"], e["reason"]): e for run in runs for e in run.meta.get("not_applicable") or []}
+    named = {"not_applicable": list(unfit.values())} if unfit else {}
+    return {"skipped": list(skipped.values()), "errors": errors, "status": status, **named}
 
 
 def _rename(frame: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:

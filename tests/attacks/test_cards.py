@@ -7,7 +7,9 @@ import re
 
 import pytest
 import torch
+import torchattacks
 
+from robustode.attacks.adapters.signature import accepted_parameters
 from robustode.attacks.base import Status
 from robustode.attacks.card import Card, read_card
 from robustode.attacks.cards import card_names, distinct, is_shorthand, read_suite, resolve, suite_names
@@ -51,9 +53,14 @@ def one_coordinate():
 def test_every_card_runs_and_finds_what_is_there(name):
     """On an affine classifier of two classes every direction is exact: success above the distance, never below it."""
     (card,) = resolve(name)
-    model, x, y = one_coordinate() if "one-step-random" in name else boxed_affine((0.0, 1.0), samples=3)
-    if "queries" in card.params:  # a failure takes them all
-        card = card.model_copy(update={"params": {**card.params, "queries": 800}})
+    if "one-step-random" in name:
+        model, x, y = one_coordinate()
+    else:
+        shape = (1, 3, 4) if card.needs.features else (1, 4, 5)
+        model, x, y = boxed_affine((0.0, 1.0), classes=max(2, card.needs.classes), input_shape=shape, samples=3)
+    assert "search-table" in name or not card.needs.unmet(model)
+    fewer = {key: 800 for key in ("queries", "n_queries") if key in card.params}  # a failure takes them all
+    card = card.model_copy(update={"params": {**card.params, **fewer}, "restarts": min(card.restarts, 2)})
     exact = exact_distance(model, x, y, card.norm)
     generator = torch.Generator().manual_seed(0)
     if card.kind == "minimal":
@@ -63,13 +70,14 @@ def test_every_card_runs_and_finds_what_is_there(name):
         assert (result.distance >= exact * (1 - 1e-6)).all()
         assert (result.distance <= exact + slack).all()
         return
+    enough = 3.0 if "square" in name else 1.1  # torchattacks' Square spares the last row and column
     for i in range(len(x)):
         above, below = (
             card.build(float(exact[i]) * factor)(model, x[i : i + 1], y[i : i + 1], generator=generator)
-            for factor in (1.1, 0.99)
+            for factor in (enough, 0.99)
         )
         assert above.status == (Status.SUCCESS,)
-        assert exact[i] * (1 - 1e-6) <= above.distance[0] <= exact[i] * 1.1 * (1 + 1e-6)
+        assert exact[i] * (1 - 1e-6) <= above.distance[0] <= exact[i] * enough * (1 + 1e-6)
         assert below.status == (Status.FAILED,)
 
 
@@ -102,6 +110,28 @@ def test_standard_is_both_norms():
         "foolbox",
     }
     assert resolve("none") == []
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_strong_suites_write_every_parameter_down_and_do_what_autoattack_does(norm):
+    cards = {card.name: card for card in resolve(f"strong-{norm}")}
+    assert all(card.cascade and card.norm == norm for card in cards.values())
+    for card in cards.values():
+        if card.provider == "torchattacks":
+            accepted = set(accepted_parameters(getattr(torchattacks, card.implementation.partition(":")[2])))
+            ours = {"model", "norm", "eps", "seed", "n_classes", "verbose"}
+            assert accepted - ours == set(card.params) | set(card.per_eps), card.name
+    apgd, apgd_t, fab = (cards[f"{name}-{norm}"] for name in ("apgd-ce", "apgd-t", "fab-t"))
+    assert (apgd.params["loss"], apgd.params["steps"]) == ("ce", 100)
+    assert (apgd_t.params["steps"], apgd_t.needs.classes) == (100, 4)
+    assert (fab.params["steps"], fab.params["multi_targeted"]) == (100, True)
+    searches = {card.needs.image: card for card in cards.values() if {"queries", "n_queries"} & set(card.params)}
+    assert set(searches) == ({True, False} if norm == "linf" else {None})
+    assert all(card.params.get("queries", card.params.get("n_queries")) == 5000 for card in searches.values())
+    assert cards[f"sensitivity-thorough-{norm}"].params == {"setting": "thorough"}
+    starts = cards[f"pgd-200-starts-{norm}"]
+    assert (starts.restarts, starts.needs.features) == (200, 16)
+    assert resolve("strong") == resolve("strong-linf") + resolve("strong-l2")
 
 
 def test_step_sizes_follow_eps():
