@@ -19,6 +19,7 @@ from robustode.audit.finding import Finding
 from robustode.data import Data
 from robustode.errors import OptionError
 from robustode.evaluation import records as records_file
+from robustode.evaluation.cascade import smallest
 from robustode.evaluation.counting import Counted
 from robustode.evaluation.engine import run_unit, seed_of
 from robustode.evaluation.judge import Judge
@@ -114,14 +115,31 @@ def case_of(exhibit: Exhibit) -> Case:
         number=0, x=scene.x, y=scene.y, index=torch.arange(len(scene.y)), clean_pred=pred, clean_margin=margin
     )
     subject = Subject(label=exhibit.name, hash=exhibit.name, counted=Counted(model), judge=judge)
-    frames = [run_unit(subject, card, shard, radii=scene.budgets[card.norm], **common).records for card in scene.cards]
+    cards = tuple(card for card in scene.cards if not card.needs.unmet(model))
     return Case(
         subject=subject,
         shard=shard,
-        records=records_file.validate(pd.concat(frames, ignore_index=True)),
-        cards=scene.cards,
+        records=_attacked(subject, cards, shard, scene.budgets, common),
+        cards=cards,
         budgets=scene.budgets,
         common=common,
         transfer=scene.transfer,
         training=lambda: scene.training,
     )
+
+
+def _attacked(
+    subject: Subject,
+    cards: Sequence[Card],
+    shard: Shard,
+    budgets: Mapping[str, Sequence[float]],
+    common: dict[str, Any],
+) -> pd.DataFrame:
+    """Return the records of attacks that are run one after another, those of a cascade on what still stands."""
+    frames: list[tuple[Card, pd.DataFrame]] = []
+    for card in cards:
+        before = [frame for other, frame in frames if other.cascade and other.norm == card.norm]
+        found = smallest(before, shard.index.tolist()) if card.cascade else None
+        unit = run_unit(subject, card, shard, radii=budgets[card.norm], found=found, **common)
+        frames.append((card, unit.records))
+    return records_file.validate(pd.concat([frame for _, frame in frames], ignore_index=True))
