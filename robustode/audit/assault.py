@@ -26,11 +26,13 @@ class Trial:
         name: what the text and the details call it; its draws depend on it.
         build: makes the attack; a `RobustODEError` that it raises says why it is left out.
         model: what it attacks; the model itself if None.
+        draws: what its draws depend on instead of its name; trials that are compared with each other share it.
     """
 
     name: str
     build: Callable[[], Attack]
     model: Classifier | None = None
+    draws: str = ""
 
 
 @dataclass
@@ -102,7 +104,7 @@ def _cell(
             continue
         ran, left = True, rows[~known[rows]]
         try:
-            broken = case.attack(check, attack, left, model=trial.model, name=trial.name)
+            broken = case.attack(check, attack, left, model=trial.model, name=trial.draws or trial.name)
         except Exception as error:
             said = str(error).strip().splitlines()
             tally.raised[trial.name] = f"{type(error).__name__}: {said[0] if said else ''}"[:200]

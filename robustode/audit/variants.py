@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from typing import Any
 
 import torch
@@ -14,8 +15,9 @@ from robustode.models.snode import SNODE
 from robustode.solvers.observe import Observed, Replay, Replayed, observing
 
 TIGHT = 1e-6  # in float32
+FALLBACK = (TIGHT, 1e-5, 1e-4)  # in float32, the first that the model can be solved at
 REFERENCE = 1e-9  # in float64
-FROZEN = 32  # least number of steps of a frozen grid between two output depths
+FROZEN = 32  # least number of steps of a frozen grid, over the solves of a model
 
 
 def solves(model: Any, x: Tensor) -> list[Observed]:
@@ -34,16 +36,24 @@ def probe(model: Any, rows: int = 2) -> Tensor:
 
 
 def frozen(seen: list[Observed]) -> Replay:
-    """Return the frozen fine grid for the solves that were seen: rk4, four steps for each accepted one, at least 32."""
+    """Return the frozen fine grid for the solves that were seen: rk4, four steps for each accepted one, at least 32.
+
+    A solve that ends at an event has no grid beforehand: then tight tolerances, differentiated through the steps.
+    """
+    if any(one.event for one in seen):
+        return Replay(tolerance=TIGHT, gradient="discrete")
     most = max(one.accepted / max(one.outputs - 1, 1) for one in seen)
-    return Replay(method="rk4", steps=max(FROZEN, round(4 * most)), gradient="discrete")
+    return Replay(method="rk4", steps=max(math.ceil(FROZEN / len(seen)), round(4 * most)), gradient="discrete")
 
 
 def reference(model: Any, x: Tensor) -> Replayed | None:
-    """Return the model with its adaptive solves at 1e-9 in float64, or 1e-6 where it does not convert; else None."""
-    for how, double in ((Replay(tolerance=REFERENCE), True), (Replay(tolerance=TIGHT), False)):
+    """Return the model with its adaptive solves at 1e-9 in float64; where it does not convert, at the tightest of
+    1e-6, 1e-5, 1e-4 that float32 permits and that is not looser than the deployed tolerance; else None."""
+    deployed = min((one.rtol for one in solves(model, x) if one.rtol is not None), default=math.inf)
+    single = [(tolerance, False) for tolerance in FALLBACK if tolerance <= deployed]
+    for tolerance, double in ((REFERENCE, True), *single):
         try:
-            candidate = Replayed(model, how, double=double)
+            candidate = Replayed(model, Replay(tolerance=tolerance), double=double)
             with torch.no_grad():
                 logits = candidate(x)
         except Exception:
@@ -63,9 +73,8 @@ def solver_variants(model: Any) -> list[tuple[str, Classifier]]:
     seen = solves(model, probe(model))
     own: list[tuple[str, Any]] = []
     if any(one.adaptive for one in seen):
-        if all(one.backend == "torchdiffeq" for one in seen):
-            own.append(("frozen steps", Replayed(model, frozen(seen))))
-        own.append(("tight tolerance", Replayed(model, Replay(tolerance=TIGHT))))
+        own.append(("frozen steps", Replayed(model, frozen(seen))))
+        own.append(("tight tolerance", Replayed(model, Replay(tolerance=TIGHT, gradient="discrete"))))
     elif seen:
         own += [(f"{word} the steps", Replayed(model, Replay(refine=factor))) for word, factor in _FACTORS.items()]
     elif isinstance(inner, SNODE):

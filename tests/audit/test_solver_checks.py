@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+import torchode
 from torch import nn
 from torchdiffeq import odeint
 
 import robustode as ro
+from robustode.audit.check import Found
 from robustode.audit.checks import solver_gradient, solver_reference
 from robustode.audit.finding import Verdict
 from robustode.audit.variants import solver_variants
@@ -103,3 +105,99 @@ def test_variants_of_each_kind():
     for name, variant in solver_variants(model):
         assert (variant(x) - exact).abs().max() < 1e-4, name
     assert (model(x) - exact).abs().max() > 1e-4
+
+
+class ByTorchode(Node):
+    """The same field solved by torchode, which controls the steps of each sample."""
+
+    def forward(self, x):
+        term = torchode.ODETerm(lambda t, h: self.drift + self.amplitude * torch.sin(self.frequency * h))
+        control = torchode.IntegralController(self.tol, self.tol, term=term)
+        start = x.new_zeros(len(x))
+        problem = torchode.InitialValueProblem(4 * x - 2, start, start + 1)
+        h = torchode.AutoDiffAdjoint(torchode.Dopri5(term), control).solve(problem).ys[:, -1].sum(1)
+        return torch.stack([h, -h], 1)
+
+
+@pytest.mark.slow
+def test_a_solve_of_torchode_is_judged():
+    loose = solver_gradient.CHECK(case_of(ByTorchode(0.1, amplitude=0.3, frequency=200.0)))
+    tight = solver_gradient.CHECK(case_of(ByTorchode(1e-6, amplitude=0.3, frequency=2.0)))
+    assert (loose.status, tight.status) == (Verdict.FAIL, Verdict.PASS), (loose.text, tight.text)
+    assert tight.value == pytest.approx(1.0, abs=1e-4)
+
+
+def test_a_fixed_step_model_says_what_other_steps_would_answer():
+    """h' = −h: Euler's two steps of ½ keep every sign, the one step of 1 gives 0 and with it class 0 everywhere."""
+
+    class Euler(Node):
+        def forward(self, x):
+            depths, step = torch.tensor([0.0, 1.0], dtype=x.dtype), {"step_size": 0.5}
+            h = odeint(lambda t, h: -h, 4 * x - 2, depths, method="euler", options=step)[-1].sum(1)
+            return torch.stack([h, -h], 1)
+
+    found = solver_reference.CHECK(case := case_of(Euler(0.0), attacks=()))
+    assert found.status is Verdict.NOT_APPLICABLE
+    assert "half the steps keep" in found.text
+    share = float((case.shard.clean_pred == 0).double().mean())
+    kept = {one["name"]: one["labels"] for one in found.details["rediscretised"]}
+    assert kept == {"half the steps": pytest.approx(share), "twice the steps": 1.0}
+    nothing = solver_reference.CHECK(make_case(ro.load_model("zoo:layered-digits"), *digits(), budgets=BUDGETS))
+    assert (nothing.status, nothing.details) == (Verdict.NOT_APPLICABLE, {})
+
+
+def digits():
+    data = ro.load_data("digits", limit=10)
+    return data.x, data.y
+
+
+def test_an_adaptive_snode_of_ours_is_judged_under_both_backends():
+    for backend in ("torchdiffeq", "torchode"):
+        model = ro.load_model("zoo:snode-digits").with_solver(method="dopri5", rtol=1e-4, atol=1e-4, backend=backend)
+        found = solver_reference.CHECK(make_case(model, *digits(), budgets={}))
+        assert found.status is Verdict.PASS, found.text
+        assert found.text.startswith(f"dopri5 of {backend}, rtol 1e-04")
+        assert len(solver_variants(model)) == 2
+
+
+@pytest.mark.parametrize(
+    ("cosine", "count", "status", "value"),
+    [
+        (0.9, 1, Verdict.PASS, 0.9),
+        (0.899, 1, Verdict.FAIL, 0.899),
+        (1.0, 2, Verdict.WARN, 2.0),
+        (1.0, 3, Verdict.FAIL, 3.0),
+    ],
+)
+def test_thresholds_of_the_gradient(monkeypatch, cosine, count, status, value):
+    by = {"PGD-40": 40, "PGD-40" + solver_gradient.FINE: count}
+    broken = Found(status=Verdict.FAIL, text="", details={"radii": [{"by": by}]})
+    monkeypatch.setattr(solver_gradient, "assault", lambda *_: broken)
+    monkeypatch.setattr(solver_gradient, "_cosines", lambda a, b: torch.full((len(a),), cosine, dtype=torch.float64))
+    case = case_of(Node(1e-3), attacks=())
+    assert case.slack == 2
+    found = solver_gradient.CHECK(case)
+    assert (found.status, found.value) == (status, pytest.approx(value))
+
+
+@pytest.mark.parametrize(("gap", "status"), [(0.03, Verdict.PASS), (-0.031, Verdict.FAIL)])
+def test_threshold_of_the_reference(monkeypatch, gap, status):
+    cell = {"n": 100, "deployed": 0.5, "reference": 0.5 - gap, "gap": gap, "norm": "linf", "eps": 0.15}
+    monkeypatch.setattr(solver_reference, "_attacked", lambda *_: cell)
+    found = solver_reference.CHECK(case_of(Node(1e-3), attacks=()))
+    assert (found.status, found.value) == (status, pytest.approx(abs(gap)))
+
+
+def test_evaluations_of_attacked_inputs_stand_beside_those_of_the_same_clean_ones():
+    found = solver_reference.CHECK(case_of(Node(1e-3, amplitude=0.3, frequency=2.0)))
+    assert set(found.details["evaluations_attacked"]) == {"clean", "adversarial"}
+    assert min(found.details["evaluations_attacked"].values()) > 0
+    assert [one["tolerance"] for one in found.details["sweep"]] == pytest.approx([10.0**-k for k in range(1, 10)])
+    assert found.details["sweep"][-1]["logits"] == 0  # that is the reference itself
+
+
+def test_an_adaptive_model_without_a_reference_is_not_waved_through(monkeypatch):
+    monkeypatch.setattr(solver_reference, "reference", lambda *_: None)
+    found = solver_reference.CHECK(case_of(Node(1e-3), attacks=()))
+    assert found.status is Verdict.WARN
+    assert "cannot be solved at tight tolerances" in found.text

@@ -183,3 +183,48 @@ def test_stiffness_of_a_linear_field_is_the_step_times_its_norm():
 def test_bad_replays(options, said):
     with pytest.raises(OptionError, match=said):
         Replay(**options)
+
+
+def test_a_solve_to_an_event_is_seen_and_tightened():
+    """x' = 1 from x₀ until x = 2: the depth is 2 − x₀."""
+
+    def solve(tol):
+        event = lambda t, x: (x - 2.0).reshape(())  # noqa: E731
+        start, depths = torch.tensor([0.5], dtype=torch.float64), torch.tensor([0.0, 1.0], dtype=torch.float64)
+        return odeint(lambda t, x: x * 0 + 1, start, depths, event_fn=event, method="dopri5", rtol=tol, atol=tol)
+
+    with observing() as seen:
+        end, _ = solve(1e-9)
+    (one,) = seen
+    assert (one.event, one.outputs, one.adaptive) == (True, 0, True)
+    assert one.depths == (0.0, pytest.approx(1.5, abs=1e-6))
+    with replaying(Replay(tolerance=1e-10, gradient="continuous")), observing() as seen:
+        end, _ = solve(1e-1)
+    assert float(end) == pytest.approx(1.5, abs=1e-8)
+    assert seen[0].rtol == pytest.approx(1e-1)  # what the model asks for, as seen outside the replay
+
+
+@pytest.mark.parametrize("outer", ["observing", "replaying"])
+def test_a_replayed_solve_is_seen_under_the_name_of_its_replay(outer):
+    how, model = Replay(method="rk4", steps=5), Linear()
+    if outer == "observing":
+        with observing() as seen:
+            Replayed(model, how)(X)
+    else:
+        with replaying(how), observing() as seen:
+            model(X)
+    (one,) = seen
+    assert (one.method, one.adaptive, one.evaluations) == ("rk4", False, 20)
+
+
+def test_frozen_steps_of_torchode_have_the_order_of_its_method():
+    model = ByTorchode(tol=1e-1)
+    coarse, fine = (error(Replay(method="rk4", steps=steps), model) for steps in (8, 16))
+    assert coarse / fine == pytest.approx(2**5, rel=0.3)
+    exact = (W @ FLOW).expand(2, -1)
+    assert torch.allclose(gradient(Replayed(model, Replay(method="rk4", steps=64))), exact, atol=1e-8)
+    assert error(Replay(), model) > 1e-5  # its own controller is back
+
+
+def test_a_tightened_solve_may_take_more_steps_than_the_model_allows_itself():
+    assert error(Replay(tolerance=1e-9), Linear(tol=1e-1, options={"max_num_steps": 4})) < 1e-7

@@ -10,13 +10,14 @@ from torch import Tensor
 from robustode.attacks.cards import resolve
 from robustode.audit.case import Case
 from robustode.audit.check import Check, Found, above, not_applicable
-from robustode.audit.variants import reference, solves
+from robustode.audit.finding import Verdict
+from robustode.audit.variants import reference, solver_variants, solves
 from robustode.solvers.observe import Observed, Replay, Replayed
 
 CLEAN, ATTACKED = 0.01, 0.03  # shares of samples
 MOST = 200
 STEPS, STEP = 20, 2.5
-SWEEP = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+SWEEP = tuple(10.0**-k for k in range(1, 10))
 FEW = 16
 
 
@@ -28,11 +29,10 @@ def run(case: Case) -> Found:
     x = case.shard.x[:MOST]
     seen = solves(case.model, x[:FEW])
     if not any(one.adaptive for one in seen):
-        kind = "the steps are fixed, so that the model is its own map" if seen else "no ODE solve is seen"
-        return not_applicable(kind)
+        return _own_map(case, x)
     exact = reference(case.model, x[:FEW])
     if exact is None:
-        return not_applicable("the model cannot be solved at tight tolerances")
+        return Found(status=Verdict.WARN, text=f"{_words(seen)}: the model cannot be solved at tight tolerances")
     clean = float((_labels(exact, x) != case.shard.clean_pred[:MOST].to(x.device)).double().mean())
     gaps = [_attacked(case, exact, norm, eps) for norm in case.budgets if norm != "l1" for eps in case.radii(norm)]
     worst: dict[str, Any] = max(gaps, key=lambda one: abs(one["gap"]), default={"gap": 0.0})
@@ -53,6 +53,19 @@ def run(case: Case) -> Found:
         samples=tuple(sorted(set(worst.get("samples", ())))),
         details={"attacked": gaps, **_details(case, seen, exact, x[:FEW])},
     )
+
+
+def _own_map(case: Case, x: Tensor) -> Found:
+    """A fixed-step model is its own map: not applicable, with what other steps would answer."""
+    labels, others = _labels(case.model, x), []
+    for name, other in solver_variants(case.model):
+        agree = float((_labels(other, x) == labels).double().mean())
+        others.append({"name": name, "labels": agree})
+    if not others:
+        return not_applicable("no ODE solve is seen")
+    said = ", ".join(f"{one['name']} keep {one['labels']:.1%} of the labels" for one in others)
+    text = f"the steps are fixed, so that the model is its own map; {said}"
+    return Found(status=Verdict.NOT_APPLICABLE, text=text, details={"rediscretised": others})
 
 
 def _attacked(case: Case, exact: Replayed, norm: str, eps: float) -> dict[str, Any]:
@@ -78,7 +91,7 @@ def _attacked(case: Case, exact: Replayed, norm: str, eps: float) -> dict[str, A
 
 
 @torch.no_grad()
-def _labels(model: torch.nn.Module, x: Tensor) -> Tensor:
+def _labels(model: Any, x: Tensor) -> Tensor:
     return torch.cat([model(part).argmax(1) for part in x.split(64)])
 
 
@@ -92,26 +105,36 @@ def _details(case: Case, seen: list[Observed], exact: Replayed, x: Tensor) -> di
     """Tolerance sweep, batch coupling, steps and stiffness; evaluations at clean and attacked inputs."""
     model, want = case.model, exact(x)
     sweep = []
-    for tolerance in SWEEP:
-        logits = Replayed(model, Replay(tolerance=tolerance))(x)
+    for tolerance in (one for one in SWEEP if one >= 0.999 * (exact.how.tolerance or 0)):
+        logits = Replayed(model, Replay(tolerance=tolerance), double=exact.double_precision)(x)
         agree = float((logits.argmax(1) == want.argmax(1)).double().mean())
         sweep.append({"tolerance": tolerance, "labels": agree, "logits": float((logits - want).abs().max())})
     alone = torch.cat([model(row) for row in x.split(1)])
     stiff = [value for one in seen if (value := one.stiffness()) is not None]
     radii = [(norm, eps) for norm in case.budgets for eps in case.budgets[norm]]
-    broken = [point for norm, eps in radii for point in case.evidence.points(CHECK.id, norm, eps)][:FEW]
-    adversarial = solves(model, torch.stack(broken).to(x)) if broken else []
+    broken = {cell: case.evidence.points(CHECK.id, *cell) for cell in radii}
+    cell = max(radii, key=lambda one: len(broken[one]), default=None)
+    before, after = (0.0, 0.0) if cell is None or not broken[cell] else _evaluations(case, *cell, broken[cell][:FEW])
     return {
         "sweep": sweep,
         "deployed_logits": float((model(x) - want).abs().max()),
         "batch_coupling": float((model(x) - alone).abs().max()),
         "adjoint": any(one.adjoint for one in seen),
         "evaluations": sum(one.evaluations for one in seen),
-        "evaluations_attacked": sum(one.evaluations for one in adversarial) if broken else None,
+        "evaluations_attacked": {"clean": before, "adversarial": after} if after else None,
         "accepted": sum(one.accepted for one in seen),
         "rejected": sum(one.rejected for one in seen),
         "stiffness": max(stiff) if stiff else None,
     }
+
+
+def _evaluations(case: Case, norm: str, eps: float, points: list[Tensor]) -> tuple[float, float]:
+    """Evaluations for a batch of clean inputs, and for the adversarial ones found from them."""
+    rows = case.evidence.broken(CHECK.id, norm, eps)[: len(points)].to(case.shard.x.device)
+    clean = case.shard.x[rows]
+    both = (solves(case.model, part) for part in (clean, torch.stack(points).to(clean)))
+    before, after = (sum(one.evaluations for one in seen) for seen in both)
+    return before, after
 
 
 CHECK = Check(

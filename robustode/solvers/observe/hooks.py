@@ -86,6 +86,16 @@ def torchode_solve(change: Callable[[Any], Any]) -> Iterator[None]:
                 one.solve = solve
 
 
+def original(make: Any) -> Any:
+    """Return the solver of torchdiffeq behind what a block has put in its place."""
+    return getattr(make, "original", make)
+
+
+def fixed_step(make: Any) -> bool:
+    """Whether a solver of torchdiffeq's table steps on a grid that does not depend on the state."""
+    return hasattr(original(make), "_step_func")
+
+
 class Wrapped:
     """The right-hand side that a solver sees: counts, and passes the callbacks on.
 
@@ -146,10 +156,10 @@ def _watched(name: str, make: Any, tell: Listener) -> Any:
         valid_callbacks = staticmethod(make.valid_callbacks)
 
         def __new__(cls, func: Any, y0: Any, **options: Any) -> Any:
-            adaptive = not hasattr(make, "_step_func") and "rtol" in options
+            adaptive = not fixed_step(make) and "rtol" in options
             seen = Observed(
                 backend="torchdiffeq",
-                method=name,
+                method=getattr(make, "name", name),  # a replay inside the block has a name of its own
                 rtol=_number(options.get("rtol")) if adaptive else None,
                 atol=_number(options.get("atol")) if adaptive else None,
                 adaptive=adaptive,
@@ -160,6 +170,18 @@ def _watched(name: str, make: Any, tell: Listener) -> Any:
             solver = make(func=Wrapped(func, seen), y0=y0, **options)
             integrate = solver.integrate
 
+            def told_of_event(until: Any) -> Any:
+                def run(t0: Any, event_fn: Any) -> Any:
+                    seen.event = True
+                    try:
+                        end, solution = until(t0, event_fn)
+                        seen.depths = (float(t0), float(end.detach()))
+                        return end, solution
+                    finally:
+                        tell(seen)
+
+                return run
+
             def told(t: Any) -> Any:
                 seen.depths, seen.outputs = (float(t[0]), float(t[-1])), len(t)
                 try:
@@ -168,8 +190,11 @@ def _watched(name: str, make: Any, tell: Listener) -> Any:
                     tell(seen)
 
             solver.integrate = told
+            if until := getattr(solver, "integrate_until_event", None):
+                solver.integrate_until_event = told_of_event(until)
             return solver
 
+    Watched.original = original(make)  # type: ignore[attr-defined]
     return Watched
 
 

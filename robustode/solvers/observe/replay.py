@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import inspect
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,10 +15,19 @@ import torch
 from torch import Tensor, nn
 
 from robustode.errors import OptionError, unknown
-from robustode.solvers.observe.hooks import adjoint_forward, installed, torchdiffeq_table, torchode_solve
+from robustode.solvers.observe.hooks import (
+    adjoint_forward,
+    fixed_step,
+    installed,
+    original,
+    torchdiffeq_table,
+    torchode_solve,
+)
+from robustode.solvers.observe.torchode_replay import frozen_steps, tighter
 
 GRADIENTS = ("as deployed", "discrete", "continuous")
 FIXED = ("euler", "midpoint", "rk4")
+MOST = 10_000  # steps of a tightened solve, whatever the model allows itself
 _KEPT = ("norm", "dtype", "step_t", "jump_t")  # options of an adaptive solver that another adaptive one takes, too
 
 
@@ -26,7 +36,7 @@ class Replay:
     """How solves are done instead.
 
     Attributes:
-        method: of torchdiffeq; None for the model's own. torchode keeps its own method.
+        method: of torchdiffeq; None for the model's own. torchode keeps its own method, on the fixed grid if `steps`.
         tolerance: rtol = atol of adaptive solves, > 0; None for the model's own.
         steps: steps of a fixed grid between two output depths, ≥ 1; needs a fixed-step `method`.
         refine: factor, 2 or 1/2, by which the grid of fixed-step solves is refined.
@@ -63,8 +73,11 @@ def replaying(how: Replay) -> Iterator[None]:
             stack.enter_context(torchdiffeq_table(lambda name, make: _Maker(name, make, how, table)))
             if how.gradient == "discrete":
                 stack.enter_context(adjoint_forward(_through_the_steps))
-        if installed("torchode") and (tolerance := how.tolerance) is not None:
-            stack.enter_context(torchode_solve(lambda solve: _tighter(solve, tolerance)))
+        if installed("torchode"):
+            if (tolerance := how.tolerance) is not None:
+                stack.enter_context(torchode_solve(lambda solve: tighter(solve, tolerance)))
+            if (steps := how.steps) is not None:
+                stack.enter_context(torchode_solve(lambda solve: frozen_steps(solve, steps)))
         yield
 
 
@@ -74,13 +87,17 @@ class _Maker:
     def __init__(self, name: str, make: Any, how: Replay, table: dict[str, Any]) -> None:
         self._name, self._how = name, how
         self._make = table[how.method] if how.method else make
-        self._was_fixed = hasattr(make, "_step_func")
+        self.name = how.method or getattr(make, "name", name)
+        self.original = original(self._make)
+        self._was_fixed = fixed_step(make)
         self.valid_callbacks = make.valid_callbacks
 
     def __call__(self, func: Any, y0: Any, **options: Any) -> Any:
         how = self._how
         if how.tolerance is not None:
             options |= {"rtol": how.tolerance, "atol": how.tolerance}
+            if how.method is None and "max_num_steps" in inspect.signature(self.original.__init__).parameters:
+                options["max_num_steps"] = MOST
         if how.method and not self._was_fixed:
             own = {key: value for key, value in options.items() if key in (*_KEPT, "rtol", "atol")}
             options = own if how.steps is None else _fixed_options(own, how.steps)
@@ -130,6 +147,9 @@ class _Continuous:
     def __init__(self, solver: Any, func: Any, y0: Any, method: str, options: dict[str, Any]) -> None:
         self._solver, self._func, self._y0, self._method, self._options = solver, func, y0, method, options
 
+    def integrate_until_event(self, t0: Tensor, event_fn: Any) -> Any:
+        return self._solver.integrate_until_event(t0, event_fn)  # torchdiffeq has its own rule for the depth
+
     def integrate(self, t: Tensor) -> Tensor:
         module: Any = importlib.import_module("torchdiffeq._impl.adjoint")
         rtol, atol = self._options.get("rtol"), self._options.get("atol")
@@ -157,21 +177,6 @@ def _through_the_steps(apply: Any) -> Any:
     return plain
 
 
-def _tighter(solve: Any, tolerance: float) -> Any:
-    def tighter(self: Any, problem: Any, term: Any = None, dt0: Any = None, args: Any = None) -> Any:
-        controller = self.step_size_controller
-        kept = {name: getattr(controller, name) for name in ("rtol", "atol") if hasattr(controller, name)}
-        try:
-            for name, value in kept.items():
-                setattr(controller, name, torch.full_like(value, tolerance) if isinstance(value, Tensor) else tolerance)
-            return solve(self, problem, term, dt0, args)
-        finally:
-            for name, value in kept.items():
-                setattr(controller, name, value)
-
-    return tighter
-
-
 class Replayed(nn.Module):
     """A classifier whose solves are done as `how` says, in float64 where the module converts.
 
@@ -184,14 +189,13 @@ class Replayed(nn.Module):
     def __init__(self, model: Any, how: Replay, *, double: bool = False) -> None:
         super().__init__()
         self.bounds, self.classes, self.input_shape = model.bounds, model.classes, model.input_shape
-        self.how = how
+        self.how, self.double_precision = how, double
         self._inner: Any = copy.deepcopy(model).double().eval() if double else model
-        self._double = double
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""
         with replaying(self.how):
-            return self._inner(x.double() if self._double else x).to(x.dtype)
+            return self._inner(x.double() if self.double_precision else x).to(x.dtype)
 
 
 class DeployedForward(nn.Module):

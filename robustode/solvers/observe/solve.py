@@ -21,7 +21,8 @@ class Observed:
         adaptive: whether the solver chooses its steps.
         adjoint: whether its gradient is that of the continuous adjoint.
         depths: (first, last) depth.
-        outputs: number of output depths.
+        outputs: number of output depths; 0 if it ends at an event.
+        event: whether it ends where a function of the state is zero.
         batch: shape of the state.
         evaluations: of the right-hand side; of torchode the mean over samples.
         accepted, rejected: steps; of torchode the mean over samples.
@@ -37,6 +38,7 @@ class Observed:
     adjoint: bool = False
     depths: tuple[float, float] = (0.0, 0.0)
     outputs: int = 0
+    event: bool = False
     batch: tuple[int, ...] = ()
     evaluations: float = 0.0
     accepted: float = 0.0
