@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from robustode.attacks.cards import resolve
 from robustode.audit.check import Check, Found
 from robustode.audit.checks import CHECKS
 from robustode.audit.finding import Verdict
@@ -15,6 +16,9 @@ from robustode.audit.gallery.gradients import Staircase, WrongBackward
 from robustode.audit.gallery.sick import leaves_ball, zero_step
 from robustode.data import load_data
 from robustode.errors import OptionError
+from robustode.models.wrap import wrap
+from tests.audit import user_node
+from tests.audit.cases import make_case
 
 TYPICAL = {
     "saturated logits": "saturation",
@@ -59,11 +63,19 @@ def test_every_impostor_is_exposed_and_no_honest_model_fails():
     assert models.value <= 0.05, test.markdown()
 
 
+@pytest.mark.slow
+def test_the_usual_neural_ode_of_a_user_fails_batch_invariance():
+    data = load_data("digits", split="test", limit=100)
+    model = wrap(user_node.factory(), bounds=(0, 1), sample=data.x[:1])
+    case = make_case(model, data.x, data.y, attacks=["fgsm-linf", "sensitivity-linf"], budgets={"linf": (0.05, 0.1)})
+    failed = {check.id for check in CHECKS if check.cheap and check(case).status is Verdict.FAIL}
+    assert len(case.correct) > 90
+    assert "batch-invariance" in failed
+    assert not failed & {"finite", "zero-gradient", "determinism", "logits", "saturation", "data"}
+
+
 def scene_of(seed: int) -> Scene:
     """A linear classifier of two points, without any attack that could break it."""
-    from robustode.attacks.cards import resolve
-    from robustode.models.wrap import wrap
-
     linear = nn.Linear(2, 2)
     with torch.no_grad():
         linear.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))

@@ -24,7 +24,7 @@ from robustode.training.sgd import SGDConfig
 SHAPES = {"digits": (1, 8, 8), "moons": (2,), "spirals": (2,)}
 CLASSES = {"digits": 10, "moons": 2, "spirals": 2}
 EPS = {"digits": 0.1, "moons": 0.05, "spirals": 0.02}  # L-infinity radius of the adversary in training
-SAMPLES = {"digits": 50, "moons": 60, "spirals": 60}
+SAMPLES = {"digits": 40, "moons": 60, "spirals": 60}
 
 
 @dataclass(frozen=True, kw_only=True)

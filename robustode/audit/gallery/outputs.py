@@ -175,7 +175,7 @@ IMPOSTORS = (
         about="a gain in half precision that overflows where a convolutional net is sure",
         disease=("finite",),
         seed=116,
-        make=disguised(CONV, lambda m: HalfPrecision(m, 8000.0)),
+        make=disguised(CONV, lambda m: HalfPrecision(m, 6000.0)),
         half="held-out",
     ),
 )

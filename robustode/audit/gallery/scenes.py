@@ -57,7 +57,7 @@ def disguised(base: Base, disguise: Callable[[nn.Module], nn.Module], **options:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             module = disguise(trained(own))
-        model = wrap(module, bounds=(0.0, 1.0), sample=own_data.x[:1])
+        model = wrap(module, bounds=(0.0, 1.0), sample=torch.zeros_like(own_data.x[:1]))
         return scene(own, model=model, **options)
 
     return make

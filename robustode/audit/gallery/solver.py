@@ -32,8 +32,8 @@ class Adjoint(nn.Module):
             lambda t, state: inner.field(state),
             inner.stem(x),
             times,
-            rtol=1e-6,
-            atol=1e-6,
+            rtol=1e-4,
+            atol=1e-4,
             method="dopri5",
             adjoint_rtol=self.tolerance,
             adjoint_atol=self.tolerance,
@@ -44,7 +44,7 @@ class Adjoint(nn.Module):
 
 def _deployed(base: Base) -> Callable[[int], Scene]:
     """A neural ODE trained and deployed with an adaptive solver."""
-    return lambda seed: scene(replace(base, seed=seed), count=COUNT)
+    return lambda seed: scene(replace(base, seed=seed), count=COUNT, budgets=BUDGETS)
 
 
 def _adjoint(base: Base, tolerance: float) -> Callable[[int], Scene]:
@@ -52,12 +52,15 @@ def _adjoint(base: Base, tolerance: float) -> Callable[[int], Scene]:
         own = replace(base, seed=seed)
         inner: Any = trained(own)
         sick = Adjoint(inner.module, tolerance).requires_grad_(False)
-        return scene(own, count=COUNT, model=wrap(sick, bounds=(0.0, 1.0), sample=samples(own.data, seed).x[:1]))
+        return scene(
+            own, count=COUNT, budgets=BUDGETS, model=wrap(sick, bounds=(0.0, 1.0), sample=samples(own.data, seed).x[:1])
+        )
 
     return make
 
 
-COUNT = 32  # samples, of which each is solved alone
+COUNT = 20  # samples, of which each is solved alone
+BUDGETS = {"linf": (0.05,)}
 NODE = Base(arch="node", activation="Tanh", width=24, epochs=3)
 LONG = replace(NODE, data="moons", horizon=10.0, gain=6.0, epochs=4)
 
