@@ -1,0 +1,110 @@
+"""Impostors among neural ODEs: what the solver does to answers and gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchdiffeq import odeint_adjoint
+
+from robustode.audit.gallery.bases import Base, NeuralODE, samples, trained
+from robustode.audit.gallery.exhibit import Exhibit, Scene
+from robustode.audit.gallery.scenes import scene
+from robustode.models.wrap import wrap
+
+
+class Adjoint(nn.Module):
+    """A trained neural ODE, its gradient by the continuous adjoint at a loose tolerance of its own."""
+
+    def __init__(self, inner: NeuralODE, tolerance: float) -> None:
+        super().__init__()
+        self.inner, self.tolerance = inner, tolerance
+        self.anchor = nn.Parameter(torch.zeros(1))  # odeint_adjoint wants a parameter
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits."""
+        inner, base = self.inner, self.inner.base
+        times = torch.tensor([0.0, base.horizon], dtype=x.dtype)
+        final = odeint_adjoint(
+            lambda t, state: inner.field(state),
+            inner.stem(x),
+            times,
+            rtol=1e-4,
+            atol=1e-4,
+            method="dopri5",
+            adjoint_rtol=self.tolerance,
+            adjoint_atol=self.tolerance,
+            adjoint_params=(self.anchor,),
+        )
+        return inner.head(final[-1])
+
+
+def _deployed(base: Base) -> Callable[[int], Scene]:
+    """A neural ODE trained and deployed with an adaptive solver."""
+    return lambda seed: scene(replace(base, seed=seed), count=COUNT, budgets=BUDGETS)
+
+
+def _adjoint(base: Base, tolerance: float) -> Callable[[int], Scene]:
+    def make(seed: int) -> Scene:
+        own = replace(base, seed=seed)
+        inner: Any = trained(own)
+        sick = Adjoint(inner.module, tolerance).requires_grad_(False)
+        return scene(
+            own, count=COUNT, budgets=BUDGETS, model=wrap(sick, bounds=(0.0, 1.0), sample=samples(own.data, seed).x[:1])
+        )
+
+    return make
+
+
+COUNT = 20  # samples, of which each is solved alone
+BUDGETS = {"linf": (0.05,)}
+NODE = Base(arch="node", activation="Tanh", width=24, epochs=3)
+LONG = replace(NODE, data="moons", horizon=10.0, gain=6.0, epochs=4)
+
+IMPOSTORS = (
+    Exhibit(
+        name="dopri5 at 0.1",
+        about="a neural ODE on points, trained and solved by torchdiffeq at tolerance 0.1",
+        disease=("solver-reference",),
+        brief=True,
+        seed=51,
+        make=_deployed(replace(LONG, width=32, method="dopri5", tolerance=0.1)),
+    ),
+    Exhibit(
+        name="bosh3 at 0.2",
+        about="a neural ODE on points, trained and solved by torchdiffeq at tolerance 0.2",
+        disease=("solver-reference",),
+        brief=True,
+        seed=151,
+        make=_deployed(replace(LONG, method="bosh3", tolerance=0.2)),
+        half="held-out",
+    ),
+    Exhibit(
+        name="dopri5 at 0.01",
+        about="a neural ODE on digits whose adaptive steps all samples of a batch share",
+        disease=("batch-invariance",),
+        brief=True,
+        seed=52,
+        make=_deployed(replace(NODE, method="dopri5", tolerance=1e-2, horizon=3.0, gain=2.0)),
+    ),
+    Exhibit(
+        name="loose adjoint",
+        about="a neural ODE on digits whose continuous adjoint is solved at tolerance 1",
+        disease=("solver-gradient",),
+        brief=True,
+        seed=53,
+        make=_adjoint(replace(NODE, method="rk4", steps=40, horizon=10.0, gain=3.0), 1.0),
+    ),
+    Exhibit(
+        name="loose adjoint on points",
+        about="the same on points",
+        disease=("solver-gradient",),
+        brief=True,
+        seed=153,
+        make=_adjoint(replace(LONG, method="rk4", steps=40), 1.0),
+        half="held-out",
+    ),
+)
