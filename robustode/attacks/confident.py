@@ -47,3 +47,4 @@ def most_confident(search: Search, eps: float) -> None:
     keep = per_sample(broken, x)
     search.best_x = torch.where(keep, best_x, torch.where(per_sample(found, x), search.best_x, x0))
     search.best = torch.where(broken, distance(x0, best_x, norm), torch.where(found, search.best, torch.inf))
+    search.best_value = torch.where(broken, best_margin.to(search.best_value), search.best_value)

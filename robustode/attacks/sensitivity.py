@@ -15,6 +15,7 @@ from robustode.attacks.minimal import minimal_norm
 from robustode.attacks.norms import check_norm
 from robustode.attacks.paper import paper_search
 from robustode.attacks.search import Search
+from robustode.attacks.settle import settle
 from robustode.errors import AttackError, BudgetError, unknown
 from robustode.models.base import Classifier
 
@@ -141,4 +142,5 @@ class SensitivityAttack:
             kkt = minimal_norm(search, SETTINGS[self.setting], self.damping)
         if self.eps is not None:
             most_confident(search, self.eps)
-        return kkt
+        settle(search, self.eps)
+        return torch.where(torch.isfinite(search.best), kkt, torch.inf)

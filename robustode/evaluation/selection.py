@@ -75,6 +75,8 @@ def _installed(cards: Sequence[Card]) -> tuple[tuple[Card, ...], tuple[dict[str,
 def fitting(selection: Selection, models: Iterable[tuple[str, Classifier]]) -> Selection:
     """Return the selection without the cards that one of the models, (label, classifier), is not for.
 
+    Of those for few input coordinates nothing is said where there are many: they are additions, and nothing is missing.
+
     Raises:
         AttackError: no attack is left.
     """
@@ -87,7 +89,9 @@ def fitting(selection: Selection, models: Iterable[tuple[str, Classifier]]) -> S
             usable.append(card)
     if unfit and not usable and not selection.stored:
         raise AttackError("attacks", expected="at least one that is for the models", got=unfit_in_words(unfit))
-    return replace(selection, cards=tuple(usable), unfit=tuple(unfit))
+    additions = {card.name for card in selection.cards if card.needs.features is not None}
+    said = tuple(one for one in unfit if one["attack"] not in additions)
+    return replace(selection, cards=tuple(usable), unfit=said)
 
 
 def unfit_in_words(unfit: Iterable[Mapping[str, str]]) -> str:

@@ -13,6 +13,7 @@ from robustode.audit.case import Case
 from robustode.audit.check import Check, Found, above, not_applicable
 from robustode.audit.finding import Verdict
 from robustode.audit.probing import gap, logits_of, spread
+from robustode.audit.variants import solves
 from robustode.evaluation.eot import Averaged
 from robustode.models.base import Classifier
 from robustode.sensitivity.linearise import linearise
@@ -45,6 +46,10 @@ def run(case: Case) -> Found:
         f"relative error of wᵀJv against central differences in {where}: median {median:.2g} over {len(x)} samples, "
         f"above {LARGE:g} on {int(far.sum())}"
     )
+    if status is not Verdict.PASS and any(one.adaptive for one in solves(case.model, x)):
+        text += (
+            "; the reverse pass of an adaptive solver holds its steps constant, and the map chooses them by the input"
+        )
     worst = case.samples(rows[far.cpu()]) if status is not Verdict.PASS else ()
     return Found(status=status, value=median, threshold=MEDIAN, text=text, samples=worst)
 

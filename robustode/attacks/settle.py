@@ -1,0 +1,71 @@
+"""Points that hold alone, for models whose answers depend on the batch, as those of adaptive solvers do."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from robustode.attacks.norms import per_sample
+from robustode.attacks.search import Search
+
+FIRST, FURTHEST = 5e-4, 2.0  # s − 1 on the ray at first, and the largest s
+BISECTIONS = 2
+TIMES = 2.0  # a settled margin, in differences between the sample's answers alone and in the batch
+
+
+@torch.no_grad()
+def settle(search: Search, eps: float | None) -> None:
+    """Lengthen the steps to best points until they are adversarial alone, where batch-mates were seen to matter.
+
+    The points found lie within 1e-4 of the boundary; a model whose answer depends on the batch moves it by more. If the
+    points, asked again as one batch, answer with margins other than the search saw, each is asked alone, at
+    x₀ + s (x − x₀), s − 1 = 5e-4, 1e-3, 2e-3, ... and then between, until its margin is below −max(tolerance / 2, twice
+    the difference between its answers alone and in the batch). A sample for which it never is has nothing found. For
+    models whose answers do not depend on the batch nothing changes, and no pass is counted.
+
+    Args:
+        search: one row for each sample.
+        eps: radius that must not be left; None for none.
+    """
+    rows = torch.isfinite(search.best).nonzero().squeeze(1)
+    together = _margins(search, rows, getattr(search.model, "bare", search.model)(search.best_x[rows]))
+    if not bool(((together - search.best_value[rows]).abs() > search.best_tolerance[rows] / 2).any()):
+        return
+    apart = (_alone(search, rows, search.best_x[rows]) - together).abs()
+    need = torch.maximum(search.best_tolerance[rows] / 2, TIMES * apart)
+    held, x = torch.full_like(search.best[rows], math.inf), search.best_x[rows].clone()
+    short = torch.ones_like(held)  # the largest s that was too short
+    s = torch.ones_like(held)
+    most = torch.full_like(held, FURTHEST) if eps is None else (eps / search.best[rows]).clamp(1.0, FURTHEST)
+    open_, left = torch.arange(len(rows), device=rows.device), torch.full_like(rows, BISECTIONS)
+    while len(open_):
+        point = _stretched(search, rows[open_], s[open_])
+        good = _alone(search, rows[open_], point) <= -need[open_]
+        x[open_[good]], held[open_[good]] = point[good], s[open_[good]]
+        short[open_[~good]] = s[open_[~good]]
+        met = torch.isfinite(held[open_])
+        left[open_[met]] -= 1
+        done = torch.where(met, (left[open_] < 0) | (held[open_] == 1), short[open_] >= most[open_])
+        outward = torch.minimum(1 + (2 * (short[open_] - 1)).clamp_min(FIRST), most[open_])
+        s[open_] = torch.where(met, (short[open_] + held[open_]) / 2, outward)
+        open_ = open_[~done]
+    kept = torch.isfinite(held)
+    search.best_x[rows] = torch.where(per_sample(kept, x), x, search.x0[rows])
+    search.best[rows] = torch.where(kept, search.distance(rows, x), torch.inf)
+
+
+def _stretched(search: Search, rows: Tensor, s: Tensor) -> Tensor:
+    x0, best = search.x0[rows], search.best_x[rows]
+    reach = per_sample(s - 1, x0).to(x0)
+    return torch.where(reach > 0, best + reach * (best - x0), best).clamp(*search.model.bounds)
+
+
+def _alone(search: Search, rows: Tensor, x: Tensor) -> Tensor:
+    search.passes.add(search.sample[rows], forwards=search.share)
+    return _margins(search, rows, torch.cat([search.model(one) for one in x.split(1)]))
+
+
+def _margins(search: Search, rows: Tensor, logits: Tensor) -> Tensor:
+    return search.constraint(rows, logits)[0]
