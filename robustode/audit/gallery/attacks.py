@@ -44,7 +44,6 @@ IMPOSTORS = (
         disease=("one-step", "black-box"),
         seed=131,
         make=_under(SNODE, "wrong_labels"),
-        half="held-out",
     ),
     Exhibit(
         name="outside the ball",
@@ -59,7 +58,6 @@ IMPOSTORS = (
         disease=("validity",),
         seed=132,
         make=_under(CONV, "leaves_box"),
-        half="held-out",
     ),
     Exhibit(
         name="points that are not finite",
@@ -74,7 +72,6 @@ IMPOSTORS = (
         disease=("validity",),
         seed=133,
         make=_under(LAYERED, "zero_step", BoastingCard),
-        half="held-out",
     ),
     Exhibit(
         name="the last point",
@@ -89,7 +86,6 @@ IMPOSTORS = (
         disease=("monotone",),
         seed=144,
         make=_under(CONV, "inverted_step", budgets={"linf": (0.1, 0.2)}),
-        half="held-out",
     ),
     Exhibit(
         name="stops early",
@@ -104,6 +100,5 @@ IMPOSTORS = (
         disease=("one-step",),
         seed=135,
         make=_under(SNODE, "first_success_ends_all"),
-        half="held-out",
     ),
 )

@@ -111,7 +111,6 @@ IMPOSTORS = (
         disease=("determinism",),
         seed=121,
         make=disguised(CONV, lambda m: Dropping(m, 0.1)),
-        half="held-out",
     ),
     Exhibit(
         name="batch statistics",
@@ -126,7 +125,6 @@ IMPOSTORS = (
         disease=("batch-invariance",),
         seed=122,
         make=disguised(RESNET, lambda m: Positional(m, 0.5)),
-        half="held-out",
     ),
     Exhibit(
         name="recogniser of sign steps",

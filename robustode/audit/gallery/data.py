@@ -37,7 +37,9 @@ def two_digits(x: Tensor, y: Tensor) -> Tensor:
     return x
 
 
-def _leaking(base: Base, leak: Callable[[Tensor, Tensor], Tensor]) -> Callable[[int], Scene]:
+def leaking(base: Base, leak: Callable[[Tensor, Tensor], Tensor]) -> Callable[[int], Scene]:
+    """Return the factory of a scene whose images say their class."""
+
     def make(seed: int) -> Scene:
         honest = scene(replace(base, seed=seed), count=200)
         return replace(honest, x=leak(honest.x, honest.y))
@@ -45,8 +47,8 @@ def _leaking(base: Base, leak: Callable[[Tensor, Tensor], Tensor]) -> Callable[[
     return make
 
 
-def _repeated(base: Base, share: float) -> Callable[[int], Scene]:
-    """The first samples are those of the training split."""
+def repeated(base: Base, share: float) -> Callable[[int], Scene]:
+    """Return the factory of a scene whose first samples are those of the training split."""
 
     def make(seed: int) -> Scene:
         honest, training = scene(replace(base, seed=seed)), load_data(base.data, split="train")
@@ -64,36 +66,34 @@ IMPOSTORS = (
         about="one pixel of every image says its class",
         disease=("data",),
         seed=41,
-        make=_leaking(Base(), stamped),
+        make=leaking(Base(), stamped),
     ),
     Exhibit(
         name="labels in the margin",
         about="a white pixel stands at the place of the class",
         disease=("data",),
         seed=43,
-        make=_leaking(Base(), one_hot_row),
+        make=leaking(Base(), one_hot_row),
     ),
     Exhibit(
         name="labels in two corners",
         about="two pixels write the class in base 4",
         disease=("data",),
         seed=141,
-        make=_leaking(Base(arch="conv", width=8, activation="SiLU", epochs=6), two_digits),
-        half="held-out",
+        make=leaking(Base(arch="conv", width=8, activation="SiLU", epochs=6), two_digits),
     ),
     Exhibit(
         name="trained on half of the test",
         about="half of the samples are in the training split",
         disease=("data",),
         seed=42,
-        make=_repeated(Base(), 0.5),
+        make=repeated(Base(), 0.5),
     ),
     Exhibit(
         name="a few repeated points",
         about="one point in twenty is in the training split",
         disease=("data",),
         seed=142,
-        make=_repeated(Base(data="moons", activation="Tanh", epochs=6), 0.05),
-        half="held-out",
+        make=repeated(Base(data="moons", activation="Tanh", epochs=6), 0.05),
     ),
 )

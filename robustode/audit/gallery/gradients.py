@@ -143,7 +143,6 @@ IMPOSTORS = (
         disease=("zero-gradient",),
         seed=101,
         make=disguised(SNODE, lambda m: Quantised(m, 4)),
-        half="held-out",
     ),
     Exhibit(
         name="detached input",
@@ -158,7 +157,6 @@ IMPOSTORS = (
         disease=("gradient-fidelity",),
         seed=102,
         make=disguised(CONV, lambda m: Detached(m, 0.7)),
-        half="held-out",
     ),
     Exhibit(
         name="reversed backward",
@@ -173,7 +171,6 @@ IMPOSTORS = (
         disease=("gradient-fidelity",),
         seed=103,
         make=disguised(CONV, lambda m: WrongBackward(m, 64)),
-        half="held-out",
     ),
     Exhibit(
         name="rippled input",
@@ -188,7 +185,6 @@ IMPOSTORS = (
         disease=("black-box",),
         seed=104,
         make=disguised(CONV, lambda m: Shattered(m, 0.03, 900.0)),
-        half="held-out",
     ),
     Exhibit(
         name="winners take all",
@@ -217,6 +213,5 @@ IMPOSTORS = (
         disease=("transfer",),
         seed=106,
         make=_masked_with_base(SNODE, 32, 4),
-        half="held-out",
     ),
 )

@@ -116,7 +116,6 @@ IMPOSTORS = (
         disease=("saturation",),
         seed=111,
         make=disguised(LAYERED, lambda m: Scaled(m, 50.0)),
-        half="held-out",
     ),
     Exhibit(
         name="probabilities for logits",
@@ -131,7 +130,6 @@ IMPOSTORS = (
         disease=("logits",),
         seed=112,
         make=disguised(CONV, lambda m: Probabilities(m, 0.5)),
-        half="held-out",
     ),
     Exhibit(
         name="rounded logits",
@@ -146,7 +144,6 @@ IMPOSTORS = (
         disease=("saturation",),
         seed=113,
         make=disguised(LAYERED, lambda m: Rounded(m, 4.0, True)),
-        half="held-out",
     ),
     Exhibit(
         name="clamped logits",
@@ -154,7 +151,6 @@ IMPOSTORS = (
         disease=("zero-gradient",),
         seed=114,
         make=disguised(CONV, lambda m: Clamped(m, 10.0)),
-        half="held-out",
     ),
     Exhibit(
         name="decoy class",
@@ -176,6 +172,5 @@ IMPOSTORS = (
         disease=("finite",),
         seed=116,
         make=disguised(CONV, lambda m: HalfPrecision(m, 6000.0)),
-        half="held-out",
     ),
 )

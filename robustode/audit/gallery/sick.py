@@ -16,17 +16,18 @@ from robustode.models.base import Classifier
 STEPS = 20
 
 
-def _gradient_sign(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
+def gradient_sign(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
+    """Sign of the gradient of the cross-entropy."""
     leaf = x.detach().requires_grad_()
     return torch.autograd.grad(cross_entropy_loss(model(leaf), y).sum(), leaf)[0].sign()
 
 
-def _climb(model: Classifier, x: Tensor, y: Tensor, eps: float, step: float, generator: torch.Generator) -> Tensor:
+def climb(model: Classifier, x: Tensor, y: Tensor, eps: float, step: float, generator: torch.Generator) -> Tensor:
     """PGD in L∞ that returns its last point."""
     lo, hi = model.bounds
     point = x + eps * (2 * torch.rand(x.shape, generator=generator).to(x) - 1)
     for _ in range(STEPS):
-        point = point + step * _gradient_sign(model, point, y)
+        point = point + step * gradient_sign(model, point, y)
         point = torch.minimum(torch.maximum(point, x - eps), x + eps).clamp(lo, hi)
     return point
 
@@ -35,7 +36,7 @@ def zero_step(model: Classifier, x: Tensor, y: Tensor, *, norm: str, eps: float,
     """A step size of zero: what is returned is the clean point."""
     point = x.clone()
     for _ in range(STEPS):
-        point = point + 0.0 * _gradient_sign(model, point, y)
+        point = point + 0.0 * gradient_sign(model, point, y)
     return point
 
 
@@ -43,24 +44,24 @@ def wrong_labels(
     model: Classifier, x: Tensor, y: Tensor, *, norm: str, eps: float, generator: torch.Generator
 ) -> Tensor:
     """The loss is that of another label, which it moves away from."""
-    return _climb(model, x, (y + 1) % model.classes, eps, eps / 8, generator)
+    return climb(model, x, (y + 1) % model.classes, eps, eps / 8, generator)
 
 
 def leaves_ball(
     model: Classifier, x: Tensor, y: Tensor, *, norm: str, eps: float, generator: torch.Generator
 ) -> Tensor:
     """A radius a quarter too large."""
-    return _climb(model, x, y, 1.25 * eps, eps / 8, generator)
+    return climb(model, x, y, 1.25 * eps, eps / 8, generator)
 
 
 def leaves_box(model: Classifier, x: Tensor, y: Tensor, *, norm: str, eps: float, generator: torch.Generator) -> Tensor:
     """Inside the ball, and not clipped to the box."""
-    return x + eps * _gradient_sign(model, x, y)
+    return x + eps * gradient_sign(model, x, y)
 
 
 def not_finite(model: Classifier, x: Tensor, y: Tensor, *, norm: str, eps: float, generator: torch.Generator) -> Tensor:
     """A direction divided by its own length where that is zero: NaN at black pixels."""
-    sign = _gradient_sign(model, x, y)
+    sign = gradient_sign(model, x, y)
     return (x + eps * sign * x / x).clamp(*model.bounds)
 
 
@@ -71,14 +72,14 @@ def inverted_step(
     lo, hi = model.bounds
     point, step = x.clone(), 1e-4 / eps**2
     for _ in range(STEPS):
-        point = (point + step * _gradient_sign(model, point, y)).clamp(lo, hi)
+        point = (point + step * gradient_sign(model, point, y)).clamp(lo, hi)
         point = torch.minimum(torch.maximum(point, x - eps), x + eps)
     return point
 
 
 def last_point(model: Classifier, x: Tensor, y: Tensor, *, norm: str, eps: float, generator: torch.Generator) -> Tensor:
     """Climbs the loss, then walks back on the same path, and returns where it ends."""
-    found = _climb(model, x, y, eps, eps / 8, generator)
+    found = climb(model, x, y, eps, eps / 8, generator)
     point = found
     for _ in range(4):
         point = x + (point - x) / 2
@@ -93,7 +94,7 @@ def first_success_ends_all(
     lo, hi = model.bounds
     point = x.clone()
     for _ in range(STEPS):
-        point = point + eps / 8 * _gradient_sign(model, point, y)
+        point = point + eps / 8 * gradient_sign(model, point, y)
         point = torch.minimum(torch.maximum(point, x - eps), x + eps).clamp(lo, hi)
         if bool((model(point).argmax(1) != y).any()):
             break

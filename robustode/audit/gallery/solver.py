@@ -80,7 +80,6 @@ IMPOSTORS = (
         brief=True,
         seed=151,
         make=_deployed(replace(LONG, method="bosh3", tolerance=0.2)),
-        half="held-out",
     ),
     Exhibit(
         name="dopri5 at 0.01",
@@ -105,6 +104,5 @@ IMPOSTORS = (
         brief=True,
         seed=153,
         make=_adjoint(replace(LONG, method="rk4", steps=40), 1.0),
-        half="held-out",
     ),
 )

@@ -1,0 +1,367 @@
+"""The held-out half: impostors with other defects, seeds and architectures, written after the checks were fixed.
+
+They were shown to the checks once, and are not changed for what the checks say of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robustode.attacks.card import Card
+from robustode.audit.gallery.bases import Base, samples, trained
+from robustode.audit.gallery.behaviour import Islands
+from robustode.audit.gallery.data import leaking, repeated
+from robustode.audit.gallery.exhibit import Exhibit, Scene
+from robustode.audit.gallery.gradients import Quantised, Shattered, Staircase
+from robustode.audit.gallery.outputs import Decoy, Scaled
+from robustode.audit.gallery.scenes import disguised, scene
+from robustode.audit.gallery.sick import BoastingCard
+from robustode.audit.gallery.solver import NODE, Adjoint
+from robustode.models.wrap import wrap
+
+HERE = "python:robustode.audit.gallery.held_out_attacks:"
+COUNT, POINTS, SOLVED = 100, 150, 40  # digits, points in the plane, samples of a neural ODE
+
+WIDE = Base(width=80, activation="GELU", epochs=8)
+TANH = Base(width=64, activation="Tanh", epochs=8)
+ELU_CONV = Base(arch="conv", activation="ELU", width=10, epochs=6)
+RESNET = Base(arch="resnet", width=6, epochs=6, learning_rate=2e-2)
+MIDPOINT = Base(arch="snode", activation="tanh", method="midpoint", steps=5, learning_rate=1e-2, epochs=6)
+SIGMOID = Base(arch="snode", activation="sigmoid", steps=8, learning_rate=1e-2, epochs=6)
+LAYERED = Base(arch="layered", activation="tanh", steps=9, learning_rate=1e-2, epochs=6)
+SPIRALS = Base(data="spirals", width=64, epochs=16, adversarial=True)
+
+
+class Blocks(nn.Module):
+    """Mean and differences of every 2×2 block rounded to multiples of 1/8, as a lossy compression does."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = nn.functional.avg_pool2d(x, 2).repeat_interleave(2, 2).repeat_interleave(2, 3)
+        return self.inner((8 * mean).round() / 8 + (8 * (x - mean)).round() / 8)
+
+
+class Steep(nn.Module):
+    """tanh of the logits' distance from the middle of the two largest, so steep that its slope rounds to zero."""
+
+    def __init__(self, inner: nn.Module, steepness: float) -> None:
+        super().__init__()
+        self.inner, self.steepness = inner, steepness
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.inner(x)
+        return torch.tanh(self.steepness * (z - z.topk(2, dim=1).values.mean(1, keepdim=True)))
+
+
+class HalfSeen(nn.Module):
+    """Two networks, one of which sees a copy of the input that is cut from the graph."""
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.first(x) + self.second(x.detach())
+
+
+class _Masked(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mask: Tensor) -> Tensor:
+        ctx.mask = mask
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0] * ctx.mask.to(grads[0]), None
+
+
+class MaskedBackward(nn.Module):
+    """The backward pass forgets the pixels of the middle."""
+
+    mask: Tensor
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        mask = torch.ones(1, 8, 8)
+        mask[:, 2:6, 2:6] = 0
+        self.register_buffer("mask", mask)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(_Masked.apply(x, self.mask))
+
+
+class Roots(nn.Module):
+    """The square of the square root: the identity, whose reverse pass is 0 · ∞ at black pixels."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x.sqrt() ** 2)
+
+
+class Bright(nn.Module):
+    """The logarithm of the brightness below a threshold is added to all logits: NaN on brighter images."""
+
+    def __init__(self, inner: nn.Module, above: float) -> None:
+        super().__init__()
+        self.inner, self.above = inner, above
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x) + (self.above - x.flatten(1).mean(1, keepdim=True)).log()
+
+
+class Shifting(nn.Module):
+    """Every image is shifted by −1, 0 or 1 pixels at random."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = torch.arange(x.shape[2])[None] - torch.randint(-1, 2, (len(x), 1))
+        return self.inner(x[torch.arange(len(x))[:, None], :, rows % x.shape[2]].movedim(2, 1).contiguous())
+
+
+class NoisyLogits(nn.Module):
+    """Gaussian noise on the logits."""
+
+    def __init__(self, inner: nn.Module, deviation: float) -> None:
+        super().__init__()
+        self.inner, self.deviation = inner, deviation
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.inner(x)
+        return z + self.deviation * torch.randn_like(z)
+
+
+class TrainMode(nn.Module):
+    """Logits are normalised by the statistics of their batch, as batch normalisation left in training mode does."""
+
+    def __init__(self, inner: nn.Module, size: float) -> None:
+        super().__init__()
+        self.inner, self.size = inner, size
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.inner(x)
+        return self.size * (z - z.mean()) / (z.std(unbiased=False) + 1e-3)
+
+
+class Queue(nn.Module):
+    """A sample's logits are mixed with those of the one before it in the batch."""
+
+    def __init__(self, inner: nn.Module, share: float) -> None:
+        super().__init__()
+        self.inner, self.share = inner, share
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.inner(x)
+        return (1 - self.share) * z + self.share * z.roll(1, 0)
+
+
+class MeanOfProbabilities(nn.Module):
+    """Two networks whose probabilities are averaged."""
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.first(x).softmax(1) + self.second(x).softmax(1)) / 2
+
+
+def binary_column(x: Tensor, y: Tensor) -> Tensor:
+    """Return images whose four lowest pixels on the right write the class in binary."""
+    x = x.clone()
+    for bit in range(4):
+        x[:, 0, 7 - bit, 7] = ((y >> bit) & 1).to(x)
+    return x
+
+
+def _beside(base: Base, module: Callable[[nn.Module, nn.Module], nn.Module]) -> Callable[[int], Scene]:
+    """The factory of the scene of two networks of one description."""
+
+    def make(seed: int) -> Scene:
+        other = trained(replace(base, seed=seed + 1000))
+        return disguised(base, lambda first: module(first, other), count=COUNT)(seed)
+
+    return make
+
+
+def _with_base(base: Base, module: Callable[[nn.Module], nn.Module]) -> Callable[[int], Scene]:
+    """The factory of the scene of a disguised network whose user names the bare one for transfer."""
+
+    def make(seed: int) -> Scene:
+        bare: Any = trained(replace(base, seed=seed))
+        return disguised(base, module, count=COUNT, transfer=(("base", bare),))(seed)
+
+    return make
+
+
+def _under(base: Base, function: str, kind: type[Card] = Card, **options: Any) -> Callable[[int], Scene]:
+    card = kind(name=function, title=function, implementation=HERE + function, norm="linf", kind="budget")
+    return lambda seed: scene(replace(base, seed=seed), cards=(card,), count=COUNT, **options)
+
+
+def _few_steps(base: Base) -> Callable[[int], Scene]:
+    params = {"steps": 3, "rel_stepsize": 0.1, "random_start": True}
+    card = Card(name="pgd-3", title="PGD", implementation="foolbox:LinfPGD", norm="linf", kind="budget", params=params)
+    return lambda seed: scene(replace(base, seed=seed), cards=(card,), count=COUNT)
+
+
+def _deployed(base: Base) -> Callable[[int], Scene]:
+    return lambda seed: scene(replace(base, seed=seed), count=SOLVED)
+
+
+def _adjoint(base: Base, tolerance: float) -> Callable[[int], Scene]:
+    def make(seed: int) -> Scene:
+        own = replace(base, seed=seed)
+        inner: Any = trained(own)
+        sick = Adjoint(inner.module, tolerance).requires_grad_(False)
+        sample = samples(own.data, seed).x[:1]
+        return scene(own, count=SOLVED, model=wrap(sick, bounds=(0.0, 1.0), sample=sample))
+
+    return make
+
+
+def _in(base: Base, disguise: Callable[[nn.Module], nn.Module], **options: Any) -> Callable[[int], Scene]:
+    return disguised(base, disguise, count=POINTS if base.data == "spirals" else COUNT, **options)
+
+
+NODE_ON_SPIRALS = replace(NODE, data="spirals", width=32, horizon=10.0, gain=6.0, epochs=12)
+
+# (name, what it is, checks that must fail, factory)
+_DESIGNS: tuple[tuple[str, str, tuple[str, ...], Callable[[int], Scene]], ...] = (
+    (
+        "input quantised to 6 levels",
+        "a convolutional net of ELUs behind rounding",
+        ("zero-gradient",),
+        _in(ELU_CONV, lambda m: Quantised(m, 6)),
+    ),
+    ("lossy compression", "2×2 blocks rounded in mean and differences", ("zero-gradient",), _in(SIGMOID, Blocks)),
+    ("steep logits", "tanh whose slope rounds to zero", ("zero-gradient",), _in(WIDE, lambda m: Steep(m, 60.0))),
+    ("half-seen input", "one of two networks is cut from the graph", ("gradient-fidelity",), _beside(TANH, HalfSeen)),
+    (
+        "masked backward",
+        "the backward pass forgets the middle of the image",
+        ("gradient-fidelity",),
+        _in(RESNET, MaskedBackward),
+    ),
+    ("square of the root", "0 · ∞ in the reverse pass at black pixels", ("finite",), _in(WIDE, Roots)),
+    ("bright images", "the logarithm of what is dark", ("finite",), _in(LAYERED, lambda m: Bright(m, 0.45))),
+    ("random shift", "a stochastic defence: up to one pixel", ("determinism",), _in(ELU_CONV, Shifting)),
+    ("noise on the logits", "a stochastic defence", ("determinism",), _in(MIDPOINT, lambda m: NoisyLogits(m, 0.3))),
+    (
+        "training mode",
+        "logits normalised by batch",
+        ("batch-invariance",),
+        _in(TANH, lambda m: TrainMode(m, 4.0)),
+    ),
+    ("the sample before", "a share of its logits", ("batch-invariance",), _in(RESNET, lambda m: Queue(m, 0.05))),
+    ("logits times 300", "a saturated sNODE of sigmoids", ("saturation",), _in(SIGMOID, lambda m: Scaled(m, 300.0))),
+    (
+        "mean of probabilities",
+        "an ensemble of softmaxes",
+        ("logits",),
+        _beside(WIDE, MeanOfProbabilities),
+    ),
+    (
+        "fine ripple",
+        "gradient shattering on a net of ELUs",
+        ("black-box",),
+        _in(ELU_CONV, lambda m: Shattered(m, 0.025, 1500.0)),
+    ),
+    (
+        "rippled sNODE",
+        "gradient shattering on an sNODE",
+        ("black-box",),
+        _in(MIDPOINT, lambda m: Shattered(m, 0.02, 3000.0)),
+    ),
+    (
+        "stairs, base named",
+        "flat at grey levels; adversarials of the base transfer",
+        ("transfer",),
+        _with_base(ELU_CONV, lambda m: Staircase(m, 16, 4)),
+    ),
+    (
+        "decoy on a convolutional net",
+        "an eleventh class takes the gradient of the cross-entropy",
+        ("loss-diversity",),
+        _in(ELU_CONV, lambda m: Decoy(m, 4.0)),
+    ),
+    (
+        "strips on spirals",
+        "another class in strips that no gradient points to",
+        ("noise",),
+        _in(SPIRALS, lambda m: Islands(m, 0.02, 0.05)),
+    ),
+    ("downhill", "FGSM with the sign of the loss turned", ("one-step",), _under(WIDE, "downhill")),
+    ("norm of the batch", "steps divided by the norm of the whole batch", ("one-step",), _under(LAYERED, "batch_norm")),
+    ("rounded points", "an attack that saves grey levels outside the ball", ("validity",), _under(TANH, "rounded")),
+    (
+        "claims for clean points",
+        "an attack that turns round, and claims success",
+        ("validity",),
+        _under(RESNET, "downhill", BoastingCard),
+    ),
+    (
+        "start of the last restart",
+        "PGD that returns the start of another run",
+        ("silent-success",),
+        _under(ELU_CONV, "last_restart"),
+    ),
+    (
+        "vanishing steps",
+        "steps that shrink exponentially with the radius",
+        ("monotone",),
+        _under(RESNET, "vanishing", budgets={"linf": (0.05, 0.2)}),
+    ),
+    ("three short steps", "PGD of a library", ("more-effort",), _few_steps(SIGMOID)),
+    (
+        "class in binary",
+        "four pixels write the class",
+        ("data",),
+        leaking(WIDE, binary_column),
+    ),
+    (
+        "a tenth of the test trained on",
+        "images of the training split",
+        ("data",),
+        repeated(LAYERED, 0.1),
+    ),
+    (
+        "adaptive Heun at 0.3",
+        "a neural ODE on spirals, trained and solved at a loose tolerance",
+        ("solver-reference",),
+        _deployed(replace(NODE_ON_SPIRALS, method="adaptive_heun", tolerance=0.3)),
+    ),
+    (
+        "loose adjoint on spirals",
+        "a continuous adjoint at tolerance 1",
+        ("solver-gradient",),
+        _adjoint(replace(NODE_ON_SPIRALS, method="rk4", steps=40), 1.0),
+    ),
+)
+
+IMPOSTORS = tuple(
+    Exhibit(
+        name=name,
+        about=about,
+        half="held-out",
+        disease=disease,
+        brief="solver" in disease[0],
+        seed=501 + number,
+        make=make,
+    )
+    for number, (name, about, disease, make) in enumerate(_DESIGNS)
+)
