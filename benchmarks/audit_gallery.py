@@ -61,9 +61,8 @@ def main() -> int:
     chosen = [e for e in exhibits if options.kind in (None, e.kind) and options.half in (None, e.half)]
     test = self_test(chosen, listen=lambda name: print(name, flush=True))
     write(test, options.out)
-    for row in test.table.to_dict("records"):
-        if not row["right"]:
-            print(f"wrong: {row['kind']} '{row['name']}' {row['disease']}")
+    for line in test.wrong():
+        print(line)
     print(f"{test.table['seconds'].sum():.0f} s of one core")
     return 0 if test.passed else 1
 

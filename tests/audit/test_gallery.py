@@ -103,6 +103,7 @@ def test_an_impostor_that_gets_away_and_an_honest_model_that_fails_are_wrong():
         assert test.table["right"].tolist() == right
         assert not test.passed
     assert "**no**" in test.markdown()
+    assert test.wrong() == ["impostor 'impostor' (a linear classifier): expected a fail of finite, got none"]
 
 
 def test_rates_have_their_exact_interval():

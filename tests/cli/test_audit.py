@@ -1,11 +1,15 @@
 """`robustode audit` and the audit of `eval`: findings, exit codes, a run that stays whole."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from robustode.audit import gallery
+from robustode.audit.check import Check, Found
 from robustode.audit.checks import CHECKS
+from robustode.audit.finding import Verdict
 from robustode.evaluation.rundir import read_run
 from tests.cli.command import refused, robustode, works
 
@@ -72,7 +76,8 @@ def test_strict_exits_with_3_at_a_defect(folder):
 @pytest.mark.parametrize(
     ("command", "parts"),
     [
-        ("audit", ["expected a run directory", "got none"]),
+        ("audit", ["expected a run directory", "got none", "--self-test"]),
+        ("audit r --self-test", ["--self-test: expected no run, got r"]),
         ("audit missing", ["no run directory 'missing'"]),
         ("audit r --model l.safetensors", ["expected the weights that the run evaluated as 's'", "got hash"]),
         ("audit r --model s.safetensors --model l.safetensors", ["expected one for each of the run's (s)", "got 2"]),
@@ -97,3 +102,20 @@ def test_units_that_are_gone(folder):
     works(EVAL)
     shutil.rmtree("r/shards")
     assert "units of run 'r'" in refused("audit r")
+
+
+@pytest.mark.parametrize("seen", [Verdict.FAIL, Verdict.PASS])
+def test_the_self_test_says_what_got_away(monkeypatch, seen):
+    """A gallery of one impostor, which the check that names it fails, or does not."""
+    sick = next(one for one in gallery.IMPOSTORS if one.name == "a step of zero")
+    monkeypatch.setattr(gallery, "EXHIBITS", (sick,))
+    found = Found(status=seen, text="said")
+    check = Check(id="one-step", title="t", cheap=True, source="s", advice="a", run=lambda case: found)
+    monkeypatch.setattr(gallery, "self_test", partial(gallery.self_test, checks=[check]))
+    done, wrong = robustode("audit --self-test"), seen is Verdict.PASS
+    assert done.code == int(wrong)
+    assert ("100.0% of 1" in done.out) != wrong
+    assert ("'a step of zero' (PGD that stands still): expected a fail of one-step, got none" in done.out) == wrong
+    document = robustode("audit --self-test --json").json
+    assert document["passed"] is not wrong
+    assert document["exhibits"][0]["name"] == "a step of zero"

@@ -61,9 +61,33 @@ class SelfTest:
         rows = pd.DataFrame(self.table[self.table["kind"] == kind])
         return rows if half is None else pd.DataFrame(rows[rows["half"] == half])
 
+    def rates(self) -> list[tuple[str, str, str, str]]:
+        """Return (what, half, share, exact 95 % interval) of impostors exposed, honest models that no check fails, and
+        warnings on honest models, in words."""
+        lines = []
+        for half in (*HALVES, None):
+            for kind, what in (("impostor", "impostors exposed"), ("honest", "honest models that no check fails")):
+                if n := len(self.rows(kind, half)):
+                    lines.append(_line(what, half, self.rate(kind, half), f" of {n}"))
+            if len(self.rows("honest", half)):
+                models, cells = self.warnings(half)
+                lines.append(_line("honest models with any warning", half, models))
+                lines.append(_line("warnings among the verdicts on honest models", half, cells))
+        return lines
+
+    def wrong(self) -> list[str]:
+        """Return a sentence on every impostor that got away and every honest model that a check failed."""
+        out = []
+        for row in pd.DataFrame(self.table[~self.table["right"].astype(bool)]).to_dict("records"):
+            failed = ", ".join(name for name in self.checks if row[name] == Verdict.FAIL.value)
+            missed = f"expected a fail of {row['disease'] or 'no check'}, got {failed or 'none'}"
+            out.append(f"{row['kind']} '{row['name']}' ({row['about']}): {missed}")
+        return out
+
     def markdown(self) -> str:
         """Return the rates, then the table of each kind and half."""
-        parts = [_rates(self)]
+        head = ["| | half | share | 95 % interval |", "| --- | --- | --- | --- |"]
+        parts = ["\n".join([*head, *("| " + " | ".join(line) + " |" for line in self.rates())])]
         for kind, title in (("impostor", "Impostors"), ("honest", "Honest models")):
             for half in HALVES:
                 rows = self.rows(kind, half)
@@ -112,22 +136,8 @@ def is_right(exhibit: Exhibit, findings: Iterable[Finding]) -> bool:
     return set(exhibit.disease) <= failed if exhibit.kind == "impostor" else not failed
 
 
-def _rates(test: SelfTest) -> str:
-    lines = ["| | half | share | 95 % interval |", "| --- | --- | --- | --- |"]
-    for half in (*HALVES, None):
-        for kind, what in (("impostor", "impostors exposed"), ("honest", "honest models that no check fails")):
-            if n := len(test.rows(kind, half)):
-                lines.append(_line(what, half, test.rate(kind, half), n))
-        if len(test.rows("honest", half)):
-            models, cells = test.warnings(half)
-            lines.append(_line("honest models with any warning", half, models))
-            lines.append(_line("warnings among the verdicts on honest models", half, cells))
-    return "\n".join(lines)
-
-
-def _line(what: str, half: str | None, rate: Estimate, n: int | None = None) -> str:
-    count = "" if n is None else f" of {n}"
-    return f"| {what} | {half or 'both'} | {rate.value:.1%}{count} | {rate.lo:.1%} to {rate.hi:.1%} |"
+def _line(what: str, half: str | None, rate: Estimate, count: str = "") -> tuple[str, str, str, str]:
+    return what, half or "both", f"{rate.value:.1%}{count}", f"{rate.lo:.1%} to {rate.hi:.1%}"
 
 
 def _grid(rows: pd.DataFrame, checks: Sequence[str]) -> str:
