@@ -11,12 +11,13 @@ import pandas as pd
 
 from robustode.errors import RunError
 from robustode.evaluation.rundir import RunDir
-from robustode.evaluation.statistics import Estimate, holm, mcnemar, median_difference, paired_difference
+from robustode.evaluation.statistics import Estimate, mcnemar, median_difference, paired_difference
 from robustode.evaluation.worst_case import WorstCase, worst_case
 from robustode.reporting import captions, layout
 from robustode.reporting.distances import minimal_distance
 from robustode.reporting.formatting import NONE, eps_label, interval, norm_name, p_value, points
 from robustode.reporting.join import join
+from robustode.reporting.multiple import with_holm
 from robustode.reporting.tables import Table
 from robustode.reporting.views import robust_accuracy
 
@@ -80,10 +81,7 @@ def pairs(labels: Sequence[str]) -> list[tuple[str, str]]:
 def _accuracy(cases: dict[str, WorstCase], records: pd.DataFrame, meta: dict[str, Any], norm: str) -> Table:
     epses = [0.0, *layout.budgets(meta, norm)]
     frame = [_difference(cases, first, second, eps) for first, second in pairs(list(cases)) for eps in epses]
-    tests = [row for row in frame if row["p"] is not None]
-    for row, corrected in zip(tests, holm([row["p"] for row in tests]).tolist(), strict=True):
-        row["p_holm"] = corrected
-    text = _ACCURACY.format(tests=len(tests))
+    text = _ACCURACY.format(tests=with_holm(frame))
     return Table(
         name=f"paired_accuracy_{norm}",
         title=f"Differences of robust accuracy, {norm_name(norm)}",

@@ -12,6 +12,7 @@ from robustode.evaluation.statistics_seeds import SeedTest
 from robustode.evaluation.study import FACTORS, StudyData
 from robustode.evaluation.study_runner import StudyRun
 from robustode.reporting.formatting import NONE, interval, norm_name, number, p_value
+from robustode.reporting.multiple import with_holm
 from robustode.reporting.study_frame import MATCHED, caption, column, coverage, norms, outcomes, over_seeds, pick, plans
 from robustode.reporting.tables import Table
 
@@ -68,12 +69,13 @@ def _factors(run: StudyRun, plan: StudyData) -> Table:
                     involved = pd.concat([pick(part, factor, level), pick(part, factor, other)])
                     test = over_seeds(effect(part, outcome, factor, level, other))
                     rows.append(_row(scope, title, f"{level} − {other}", test, involved))
+    with_holm(rows)
     display = pd.DataFrame([_cells(row) for row in rows])
     text = (
         "Effects on accuracies in percentage points. Mean over all combinations of the other factors of the outcome "
         "with the first level minus that with the second, then mean and 95 % Student interval over the seeds in "
-        "which all these cells are finished (n), with the two-sided p of the t-test, not corrected for the number of "
-        "comparisons. Cells matched: units involved that stopped at the target; where not all did, the effect mixes "
+        "which all these cells are finished (n), with the two-sided p of the t-test; p (Holm): corrected for all tests "
+        "of this table. Cells matched: units involved that stopped at the target; where not all did, the effect mixes "
         "in one of accuracy."
     )
     return Table(
@@ -122,7 +124,10 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
         "cells and outcome": f"{row['scope']}: {row['outcome']}",
         "contrast": row["contrast"],
         "effect": _effect(test, 100.0 if "accuracy" in row["outcome"] else 1.0),
-        "p": NONE if test.p is None else p_value(test.p),
+        **{
+            title: NONE if row[name] is None else p_value(row[name])
+            for name, title in (("p", "p"), ("p_holm", "p (Holm)"))
+        },
         "n": str(test.n),
         "cells matched": f"{row['matched']} of {row['units']}",
     }

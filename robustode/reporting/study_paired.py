@@ -15,6 +15,7 @@ from robustode.evaluation.statistics import Estimate, mcnemar, paired_difference
 from robustode.evaluation.study import FACTORS
 from robustode.evaluation.study_runner import StudyRun
 from robustode.reporting.formatting import NONE, eps_label, norm_name, number, p_value, points
+from robustode.reporting.multiple import with_holm
 from robustode.reporting.study_frame import arms, caption, coverage, distances, norms, over_seeds, pick, plans, seeds_of
 from robustode.reporting.tables import Table
 
@@ -82,13 +83,14 @@ def _mcnemar(run: StudyRun, data: str) -> Table:
         for eps in DEFAULT_BUDGETS[data].get(norm, ())
         for row in _rows(run, data, pair, norm, eps)
     ]
-    columns = ["arm", "against", "norm", "eps", "seed", "first", "second", "difference", "lo", "hi", "p"]
-    names = ["pair", "ε", "seed", "first", "second", "difference", "p"]
+    with_holm(rows)
+    columns = ["arm", "against", "norm", "eps", "seed", "first", "second", "difference", "lo", "hi", "p", "p_holm"]
+    names = ["pair", "ε", "seed", "first", "second", "difference", "p", "p (Holm)"]
     text = (
         "Robust accuracy at ε of two arms on the same test images (worst case of all attacks), and first minus "
         "second in percentage points. One seed: 95 % interval for paired proportions (Newcombe 1998, method 10) and "
         "exact two-sided McNemar test, over the test images. Mean: Student interval and t-test over the training "
-        "seeds, the units of replication. p is not corrected for the number of comparisons."
+        "seeds, the units of replication. p: of this test alone; p (Holm): corrected for all tests of this table."
     )
     return Table(
         name=f"mcnemar_{data}",
@@ -127,5 +129,5 @@ def _cells(row: dict[str, Any]) -> list[str]:
         f"{100 * row['first']:.1f} %",
         f"{100 * row['second']:.1f} %",
         number(100 * row["difference"], sign=True) if gap.lo is None else points(gap),
-        NONE if row["p"] is None else p_value(row["p"]),
+        *(NONE if row[name] is None else p_value(row[name]) for name in ("p", "p_holm")),
     ]
