@@ -68,13 +68,13 @@ def test_every_impostor_is_exposed_and_no_honest_model_fails(part):
 
 @pytest.mark.slow
 def test_the_usual_neural_ode_of_a_user_fails_batch_invariance():
-    data = load_data("digits", split="test", limit=100)
+    data = load_data("digits", split="test", limit=40)
     model = wrap(user_node.factory(), bounds=(0, 1), sample=data.x[:1])
     case = make_case(model, data.x, data.y, attacks=["fgsm-linf", "sensitivity-linf"], budgets={"linf": (0.05, 0.1)})
     failed = {check.id for check in CHECKS if check.cheap and check(case).status is Verdict.FAIL}
-    assert len(case.correct) > 90
-    assert "batch-invariance" in failed
-    assert not failed & {"finite", "zero-gradient", "determinism", "logits", "saturation", "data"}
+    assert len(case.correct) > 35
+    # its steps are chosen by the whole batch, and by the input, which the reverse pass does not know
+    assert failed == {"batch-invariance", "gradient-fidelity"}
 
 
 def scene_of(seed: int) -> Scene:
