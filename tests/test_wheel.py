@@ -57,5 +57,5 @@ def test_cards_are_found_inside_the_wheel(wheel, tmp_path):
     assert done.returncode == 0, done.stderr
     first, counts, title = done.stdout.splitlines()
     assert str(tmp_path) in first
-    assert counts.split() == [str(len(list((ROOT / "attacks").glob("*.toml")))), "15"]
+    assert counts.split() == [str(len(list((ROOT / "attacks").glob("*.toml")))), "17"]
     assert "digits" in title

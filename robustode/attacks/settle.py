@@ -12,6 +12,7 @@ from robustode.attacks.search import Search
 
 FIRST, FURTHEST = 5e-4, 2.0  # s − 1 on the ray at first, and the largest s
 BISECTIONS = 2
+PROBE = 16  # points that are asked alone to see whether that matters
 TIMES = 2.0  # a settled margin, in differences between the sample's answers alone and in the batch
 
 
@@ -19,8 +20,9 @@ TIMES = 2.0  # a settled margin, in differences between the sample's answers alo
 def settle(search: Search, eps: float | None) -> None:
     """Lengthen the steps to best points until they are adversarial alone, where batch-mates were seen to matter.
 
-    The points found lie within 1e-4 of the boundary; a model whose answer depends on the batch moves it by more. If the
-    points, asked again as one batch, answer with margins other than the search saw, each is asked alone, at
+    The points found lie within 1e-4 of the boundary; a model whose answer depends on the batch moves it by more, and so
+    does rounding in a network whose logits are small differences. If the points, asked again as one batch, or alone the
+    sixteen of smallest tolerance, answer with margins other than the search saw, each is asked alone, at
     x₀ + s (x − x₀), s − 1 = 5e-4, 1e-3, 2e-3, ... and then between, until its margin is below −max(tolerance / 2, twice
     the difference between its answers alone and in the batch). A sample for which it never is has nothing found. For
     models whose answers do not depend on the batch nothing changes, and no pass is counted.
@@ -30,8 +32,12 @@ def settle(search: Search, eps: float | None) -> None:
         eps: radius that must not be left; None for none.
     """
     rows = torch.isfinite(search.best).nonzero().squeeze(1)
-    together = _margins(search, rows, getattr(search.model, "bare", search.model)(search.best_x[rows]))
-    if not bool(((together - search.best_value[rows]).abs() > search.best_tolerance[rows] / 2).any()):
+    bare = getattr(search.model, "bare", search.model)
+    together = _margins(search, rows, bare(search.best_x[rows]))
+    few = rows[search.best_tolerance[rows].argsort()[:PROBE]]
+    answers = [bare(search.best_x[row : row + 1]) for row in few.tolist()]
+    probed = _margins(search, few, torch.cat(answers)) if answers else search.best_value[few]
+    if not (_moved(search, rows, together, 1 / 2) or _moved(search, few, probed, 1 / 4)):
         return
     apart = (_alone(search, rows, search.best_x[rows]) - together).abs()
     need = torch.maximum(search.best_tolerance[rows] / 2, TIMES * apart)
@@ -54,6 +60,11 @@ def settle(search: Search, eps: float | None) -> None:
     kept = torch.isfinite(held)
     search.best_x[rows] = torch.where(per_sample(kept, x), x, search.x0[rows])
     search.best[rows] = torch.where(kept, search.distance(rows, x), torch.inf)
+
+
+def _moved(search: Search, rows: Tensor, margin: Tensor, share: float) -> bool:
+    """Whether a margin is not what the search saw, by more than a share of its tolerance."""
+    return bool(((margin - search.best_value[rows]).abs() > share * search.best_tolerance[rows]).any())
 
 
 def _stretched(search: Search, rows: Tensor, s: Tensor) -> Tensor:

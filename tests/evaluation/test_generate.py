@@ -142,7 +142,7 @@ def test_exactly_one_model_one_card_and_one_eps(tmp_path):
         return lambda: generate(plan_of(modules, data, **values), tmp_path / "adv")
 
     message = "generate: expected one model and one attack card, got "
-    refused(AttackError, message + "1 models and 7 attacks", plan(model, attacks="standard-linf"))
+    refused(AttackError, message + "1 models and 8 attacks", plan(model, attacks="standard-linf"))
     refused(AttackError, message + "2 models and 1 attacks", plan([model, affine()[0]], attacks="fgm-l2"))
     refused(AttackError, message + "1 models and 0 attacks", plan(model, attacks="none"))
     refused(BudgetError, "eps of attack 'fgm-l2': expected exactly one value, got none", plan(model, attacks="fgm-l2"))

@@ -170,7 +170,7 @@ def random_like(model):
 
 def test_cards_twice_are_taken_once_and_others_renamed(tmp_path):
     chosen = select_attacks(build_protocol({"models": ["a"], "attacks": "standard", "also": ["fgm-l2", "standard-l2"]}))
-    assert len(chosen.cards) == 15
+    assert len(chosen.cards) == 17
     values = {"models": ["a"], "attacks": "sensitivity-l2", "also": ["sensitivity"], "norms": ["l2"]}
     names = [card.name for card in select_attacks(build_protocol({**values, "params": {"damping": 0.3}})).cards]
     assert names == ["sensitivity-l2", "sensitivity-l2#2"]
@@ -203,7 +203,7 @@ def test_without_torchattacks_its_cards_are_skipped():
     chosen = select_attacks(build_protocol({"models": ["a"], "attacks": "standard"}))
     reason = "not installed (torchattacks)"
     assert chosen.skipped == tuple({"attack": name, "reason": reason} for name in ("fgsm-linf", "pgd-linf", "pgd-l2"))
-    assert len(chosen.cards) == 12
+    assert len(chosen.cards) == 14
     for name in ("pgd-linf", "torchattacks:PGD"):
         values = {"models": ["a"], "attacks": name, "norms": ["linf"]}
         refused(
