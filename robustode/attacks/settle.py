@@ -32,31 +32,31 @@ def settle(search: Search, eps: float | None) -> None:
         eps: radius that must not be left; None for none.
     """
     rows = torch.isfinite(search.best).nonzero().squeeze(1)
+    if len(rows) == 0:
+        return
     bare = getattr(search.model, "bare", search.model)
     together = _margins(search, rows, bare(search.best_x[rows]))
     few = rows[search.best_tolerance[rows].argsort()[:PROBE]]
-    answers = [bare(search.best_x[row : row + 1]) for row in few.tolist()]
-    probed = _margins(search, few, torch.cat(answers)) if answers else search.best_value[few]
+    probed = _margins(search, few, torch.cat([bare(search.best_x[row : row + 1]) for row in few.tolist()]))
     if not (_moved(search, rows, together, 1 / 2) or _moved(search, few, probed, 1 / 4)):
         return
-    apart = (_alone(search, rows, search.best_x[rows]) - together).abs()
-    need = torch.maximum(search.best_tolerance[rows] / 2, TIMES * apart)
-    held, x = torch.full_like(search.best[rows], math.inf), search.best_x[rows].clone()
-    short = torch.ones_like(held)  # the largest s that was too short
-    s = torch.ones_like(held)
+    apart = _alone(search, rows, search.best_x[rows])
+    need = torch.maximum(search.best_tolerance[rows] / 2, TIMES * (apart - together).abs())
+    held = torch.where(apart <= -need, 1.0, math.inf).to(search.best)  # the smallest s that is enough
+    short, x = torch.ones_like(held), search.best_x[rows].clone()  # the largest s that was not
     most = torch.full_like(held, FURTHEST) if eps is None else (eps / search.best[rows]).clamp(1.0, FURTHEST)
-    open_, left = torch.arange(len(rows), device=rows.device), torch.full_like(rows, BISECTIONS)
+    left = torch.full_like(rows, BISECTIONS)
+    open_ = (torch.isinf(held) & (most > 1)).nonzero().squeeze(1)
     while len(open_):
-        point = _stretched(search, rows[open_], s[open_])
+        outward = torch.minimum(1 + (2 * (short[open_] - 1)).clamp_min(FIRST), most[open_])
+        between = (short[open_] + held[open_]) / 2
+        s = torch.where(torch.isfinite(held[open_]), between, outward)
+        point = _stretched(search, rows[open_], s)
         good = _alone(search, rows[open_], point) <= -need[open_]
-        x[open_[good]], held[open_[good]] = point[good], s[open_[good]]
-        short[open_[~good]] = s[open_[~good]]
+        x[open_[good]], held[open_[good]], short[open_[~good]] = point[good], s[good], s[~good]
         met = torch.isfinite(held[open_])
         left[open_[met]] -= 1
-        done = torch.where(met, (left[open_] < 0) | (held[open_] == 1), short[open_] >= most[open_])
-        outward = torch.minimum(1 + (2 * (short[open_] - 1)).clamp_min(FIRST), most[open_])
-        s[open_] = torch.where(met, (short[open_] + held[open_]) / 2, outward)
-        open_ = open_[~done]
+        open_ = open_[torch.where(met, left[open_] >= 0, s < most[open_])]
     kept = torch.isfinite(held)
     search.best_x[rows] = torch.where(per_sample(kept, x), x, search.x0[rows])
     search.best[rows] = torch.where(kept, search.distance(rows, x), torch.inf)
@@ -69,8 +69,7 @@ def _moved(search: Search, rows: Tensor, margin: Tensor, share: float) -> bool:
 
 def _stretched(search: Search, rows: Tensor, s: Tensor) -> Tensor:
     x0, best = search.x0[rows], search.best_x[rows]
-    reach = per_sample(s - 1, x0).to(x0)
-    return torch.where(reach > 0, best + reach * (best - x0), best).clamp(*search.model.bounds)
+    return (best + per_sample(s - 1, x0).to(x0) * (best - x0)).clamp(*search.model.bounds)
 
 
 def _alone(search: Search, rows: Tensor, x: Tensor) -> Tensor:

@@ -89,3 +89,40 @@ def test_a_point_that_never_holds_is_given_up():
     settle(search, None)
     assert torch.equal(search.best_x, x)
     assert torch.isinf(search.best).all()
+
+
+def test_rounding_is_seen_where_a_point_is_asked_alone():
+    """Another answer for a batch of one, as another kernel rounds it: by more than the margins of the points."""
+
+    class Rounded(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x):
+            shift = torch.zeros(self.inner.classes, dtype=x.dtype)
+            shift[0] = 1e-9 * (len(x) == 1)
+            return self.inner(x) + shift
+
+    inner = random_affine(classes=2)
+    model = wrap(Rounded(inner), bounds=inner.bounds, sample=torch.zeros(2, *inner.input_shape, dtype=torch.float64))
+    x = random_points(inner.input_shape, 30)
+    y = inner(x).argmax(1)
+    result = SensitivityAttack()(model, x, y)
+    verdict = Judge(model).judge(x, result.returned, y, norm="l2", eps=None)
+    assert result.success.all()
+    assert verdict.success.all()
+
+
+def test_a_batch_of_nothing_is_never_asked():
+    """Adaptive solvers raise there; here nothing is found, since all inputs have one class."""
+
+    class Refusing(nn.Module):
+        def forward(self, x):
+            if len(x) == 0:
+                raise ValueError("a batch of nothing")
+            return torch.stack([1 + 0 * x.sum(1), 0 * x.sum(1)], 1)
+
+    model = wrap(Refusing(), bounds=(0.0, 1.0), sample=torch.zeros(1, 3))
+    result = SensitivityAttack()(model, torch.rand(4, 3), torch.zeros(4, dtype=torch.long))
+    assert not result.success.any()
