@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from robustode.attacks.card import Card
-from robustode.audit.gallery.bases import Base, samples, trained
+from robustode.audit.gallery.attacks import library, under
+from robustode.audit.gallery.bases import Base, trained
 from robustode.audit.gallery.behaviour import Islands
 from robustode.audit.gallery.data import leaking, repeated
 from robustode.audit.gallery.exhibit import Exhibit, Scene
@@ -31,13 +31,13 @@ from robustode.audit.gallery.held_out_models import (
     TrainMode,
 )
 from robustode.audit.gallery.outputs import Decoy, Scaled
-from robustode.audit.gallery.scenes import disguised, scene
+from robustode.audit.gallery.scenes import disguised
 from robustode.audit.gallery.sick import BoastingCard
-from robustode.audit.gallery.solver import NODE, Adjoint
-from robustode.models.wrap import wrap
+from robustode.audit.gallery.solver import NODE, deployed, loose_adjoint
 
-HERE = "python:robustode.audit.gallery.held_out_attacks:"
 COUNT, POINTS, SOLVED = 100, 150, 40  # digits, points in the plane, samples of a neural ODE
+
+BROKEN: dict[str, Any] = {"module": "held_out_attacks", "count": COUNT}  # where the attacks are
 
 WIDE = Base(width=80, activation="GELU", epochs=8)
 TANH = Base(width=64, activation="Tanh", epochs=8)
@@ -73,32 +73,6 @@ def _with_base(base: Base, module: Callable[[nn.Module], nn.Module]) -> Callable
     def make(seed: int) -> Scene:
         bare: Any = trained(replace(base, seed=seed))
         return disguised(base, module, count=COUNT, transfer=(("base", bare),))(seed)
-
-    return make
-
-
-def _under(base: Base, function: str, kind: type[Card] = Card, **options: Any) -> Callable[[int], Scene]:
-    card = kind(name=function, title=function, implementation=HERE + function, norm="linf", kind="budget")
-    return lambda seed: scene(replace(base, seed=seed), cards=(card,), count=COUNT, **options)
-
-
-def _few_steps(base: Base) -> Callable[[int], Scene]:
-    params = {"steps": 3, "rel_stepsize": 0.1, "random_start": True}
-    card = Card(name="pgd-3", title="PGD", implementation="foolbox:LinfPGD", norm="linf", kind="budget", params=params)
-    return lambda seed: scene(replace(base, seed=seed), cards=(card,), count=COUNT)
-
-
-def _deployed(base: Base) -> Callable[[int], Scene]:
-    return lambda seed: scene(replace(base, seed=seed), count=SOLVED)
-
-
-def _adjoint(base: Base, tolerance: float) -> Callable[[int], Scene]:
-    def make(seed: int) -> Scene:
-        own = replace(base, seed=seed)
-        inner: Any = trained(own)
-        sick = Adjoint(inner.module, tolerance).requires_grad_(False)
-        sample = samples(own.data, seed).x[:1]
-        return scene(own, count=SOLVED, model=wrap(sick, bounds=(0.0, 1.0), sample=sample))
 
     return make
 
@@ -174,28 +148,43 @@ _DESIGNS: tuple[tuple[str, str, tuple[str, ...], Callable[[int], Scene]], ...] =
         ("noise",),
         _in(SPIRALS, lambda m: Islands(m, 0.02, 0.05)),
     ),
-    ("downhill", "FGSM with the sign of the loss turned", ("one-step",), _under(WIDE, "downhill")),
-    ("norm of the batch", "steps divided by the norm of the whole batch", ("one-step",), _under(LAYERED, "batch_norm")),
-    ("rounded points", "an attack that saves grey levels outside the ball", ("validity",), _under(TANH, "rounded")),
+    ("downhill", "FGSM with the sign of the loss turned", ("one-step",), under(WIDE, "downhill", **BROKEN)),
+    (
+        "norm of the batch",
+        "steps divided by the norm of the whole batch",
+        ("one-step",),
+        under(LAYERED, "batch_norm", **BROKEN),
+    ),
+    (
+        "rounded points",
+        "an attack that saves grey levels outside the ball",
+        ("validity",),
+        under(TANH, "rounded", **BROKEN),
+    ),
     (
         "claims for clean points",
         "an attack that turns round, and claims success",
         ("validity",),
-        _under(RESNET, "downhill", BoastingCard),
+        under(RESNET, "downhill", BoastingCard, **BROKEN),
     ),
     (
         "start of the last restart",
         "PGD that returns the start of another run",
         ("silent-success",),
-        _under(ELU_CONV, "last_restart"),
+        under(ELU_CONV, "last_restart", **BROKEN),
     ),
     (
         "vanishing steps",
         "steps that shrink exponentially with the radius",
         ("monotone",),
-        _under(RESNET, "vanishing", budgets={"linf": (0.05, 0.2)}),
+        under(RESNET, "vanishing", budgets={"linf": (0.05, 0.2)}, **BROKEN),
     ),
-    ("three short steps", "PGD of a library", ("more-effort",), _few_steps(SIGMOID)),
+    (
+        "three short steps",
+        "PGD of a library",
+        ("more-effort",),
+        library(SIGMOID, {"steps": 3, "rel_stepsize": 0.1, "random_start": True}, count=COUNT),
+    ),
     (
         "class in binary",
         "four pixels write the class",
@@ -212,13 +201,13 @@ _DESIGNS: tuple[tuple[str, str, tuple[str, ...], Callable[[int], Scene]], ...] =
         "adaptive Heun at 0.3",
         "a neural ODE on spirals, trained and solved at a loose tolerance",
         ("solver-reference",),
-        _deployed(replace(NODE_ON_SPIRALS, method="adaptive_heun", tolerance=0.3)),
+        deployed(replace(NODE_ON_SPIRALS, method="adaptive_heun", tolerance=0.3), count=SOLVED),
     ),
     (
         "loose adjoint on spirals",
         "a continuous adjoint at tolerance 1",
         ("solver-gradient",),
-        _adjoint(replace(NODE_ON_SPIRALS, method="rk4", steps=40), 1.0),
+        loose_adjoint(replace(NODE_ON_SPIRALS, method="rk4", steps=40), 1.0, count=SOLVED),
     ),
 )
 

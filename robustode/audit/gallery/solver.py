@@ -42,25 +42,25 @@ class Adjoint(nn.Module):
         return inner.head(final[-1])
 
 
-def _deployed(base: Base) -> Callable[[int], Scene]:
-    """A neural ODE trained and deployed with an adaptive solver."""
-    return lambda seed: scene(replace(base, seed=seed), count=COUNT, budgets=BUDGETS)
+def deployed(base: Base, **options: Any) -> Callable[[int], Scene]:
+    """Return the factory of the scene of a neural ODE that is trained and deployed with an adaptive solver."""
+    return lambda seed: scene(replace(base, seed=seed), **options)
 
 
-def _adjoint(base: Base, tolerance: float) -> Callable[[int], Scene]:
+def loose_adjoint(base: Base, tolerance: float, **options: Any) -> Callable[[int], Scene]:
+    """Return the factory of the scene of a neural ODE whose gradient is that of a continuous adjoint."""
+
     def make(seed: int) -> Scene:
         own = replace(base, seed=seed)
         inner: Any = trained(own)
         sick = Adjoint(inner.module, tolerance).requires_grad_(False)
-        return scene(
-            own, count=COUNT, budgets=BUDGETS, model=wrap(sick, bounds=(0.0, 1.0), sample=samples(own.data, seed).x[:1])
-        )
+        sample = samples(own.data, seed).x[:1]
+        return scene(own, model=wrap(sick, bounds=(0.0, 1.0), sample=sample), **options)
 
     return make
 
 
-COUNT = 20  # samples, of which each is solved alone
-BUDGETS = {"linf": (0.05,)}
+SMALL: dict[str, Any] = {"count": 20, "budgets": {"linf": (0.05,)}}  # every sample is solved alone
 NODE = Base(arch="node", activation="Tanh", width=24, epochs=3)
 LONG = replace(NODE, data="moons", horizon=10.0, gain=6.0, epochs=4)
 
@@ -71,7 +71,7 @@ IMPOSTORS = (
         disease=("solver-reference",),
         brief=True,
         seed=51,
-        make=_deployed(replace(LONG, width=32, method="dopri5", tolerance=0.1)),
+        make=deployed(replace(LONG, width=32, method="dopri5", tolerance=0.1), **SMALL),
     ),
     Exhibit(
         name="bosh3 at 0.2",
@@ -79,7 +79,7 @@ IMPOSTORS = (
         disease=("solver-reference",),
         brief=True,
         seed=151,
-        make=_deployed(replace(LONG, method="bosh3", tolerance=0.2)),
+        make=deployed(replace(LONG, method="bosh3", tolerance=0.2), **SMALL),
     ),
     Exhibit(
         name="dopri5 at 0.01",
@@ -87,7 +87,7 @@ IMPOSTORS = (
         disease=("batch-invariance",),
         brief=True,
         seed=52,
-        make=_deployed(replace(NODE, method="dopri5", tolerance=1e-2, horizon=3.0, gain=2.0)),
+        make=deployed(replace(NODE, method="dopri5", tolerance=1e-2, horizon=3.0, gain=2.0), **SMALL),
     ),
     Exhibit(
         name="loose adjoint",
@@ -95,7 +95,7 @@ IMPOSTORS = (
         disease=("solver-gradient",),
         brief=True,
         seed=53,
-        make=_adjoint(replace(NODE, method="rk4", steps=40, horizon=10.0, gain=3.0), 1.0),
+        make=loose_adjoint(replace(NODE, method="rk4", steps=40, horizon=10.0, gain=3.0), 1.0, **SMALL),
     ),
     Exhibit(
         name="loose adjoint on points",
@@ -103,6 +103,6 @@ IMPOSTORS = (
         disease=("solver-gradient",),
         brief=True,
         seed=153,
-        make=_adjoint(replace(LONG, method="rk4", steps=40), 1.0),
+        make=loose_adjoint(replace(LONG, method="rk4", steps=40), 1.0, **SMALL),
     ),
 )
