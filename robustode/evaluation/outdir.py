@@ -10,7 +10,7 @@ from robustode.errors import RunError
 from robustode.evaluation.rundir import hash_files
 from robustode.files import read_json
 
-FILES = ("records.parquet", "timings.parquet", "run.json", "audit.json", "report.html")
+FILES = ("records.parquet", "timings.parquet", "run.json", "audit.json", "depth.parquet", "report.html")
 FOLDERS = ("shards", "adversarials", "tables", "figures")
 _MACHINE = ("the versions of libraries", "the device")
 

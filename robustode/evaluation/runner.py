@@ -20,6 +20,7 @@ from robustode.evaluation import records as records_file
 from robustode.evaluation.cascade import found_before
 from robustode.evaluation.clean import CleanAccuracy, check_clean
 from robustode.evaluation.counting import Counted
+from robustode.evaluation.depth import along_depth_of, read_depth, write_depth
 from robustode.evaluation.engine import run_unit, seed_of
 from robustode.evaluation.examination import Examination
 from robustode.evaluation.judge import Judge
@@ -248,15 +249,24 @@ def _finish(
     shards.write_timings([*(shards.read_timings(place) for place in places), *seconds], out / "timings.parquet")
     if plan.protocol.store:
         _write_adversarials(plan, ready, out, answers)
+    write_depth((_depth(model) for model in ready), out)
     if facts is not None:
         write_json({**facts, "findings": [answer["finding"] for _, answer in answers]}, out / "audit.json")
     errors = _errors(records)
     final = {**meta, "status": "partial" if plan.attacks.skipped or errors else "complete", "errors": errors}
     if publish is not None:
         timings = pd.read_parquet(out / "timings.parquet")
-        publish(RunDir(path=out, meta=final, records=records, timings=timings, audit=read_audit(out)))
+        sides = {"audit": read_audit(out), "depth": read_depth(out)}
+        publish(RunDir(path=out, meta=final, records=records, timings=timings, **sides))
     write_json({**final, "files": own_files(out)}, out / "run.json")
     return read_run(out)
+
+
+def _depth(model: _Ready) -> pd.DataFrame:
+    """Sensitivity along depth of a model on samples that it classifies correctly."""
+    x, y, pred = (torch.cat([getattr(part, name) for part in model.shards]) for name in ("x", "y", "clean_pred"))
+    right = pred == y
+    return along_depth_of(model.subject.label, model.planned.module, x[right], y[right])
 
 
 def _write_adversarials(
