@@ -33,6 +33,7 @@ def audit_table(audit: dict[str, Any] | None) -> list[Table]:
             frame=pd.DataFrame(frame),
             display=pd.DataFrame([_shown(one) for one in findings]),
             bold=frozenset(i for i, one in enumerate(findings) if one["status"] == "fail"),
+            prose=True,
         )
     ]
 

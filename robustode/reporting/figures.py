@@ -8,6 +8,12 @@ from robustode.evaluation.rundir import RunDir
 from robustode.reporting.charts import all_charts
 
 
-def write_figures(run: RunDir) -> list[Path]:
-    """Write figures/NAME.{svg,png} of a run, each atomically, and return their paths."""
-    return [path for chart in all_charts(run) for path in chart.write(run.path / "figures")]
+def write_figures(run: RunDir, folder: Path | None = None) -> list[Path]:
+    """Write NAME.{svg,png} of a run, or of joined ones, each atomically, and return their paths.
+
+    Args:
+        run: whose charts these are.
+        folder: where they go; figures/ of the run if None.
+    """
+    place = run.path / "figures" if folder is None else folder
+    return [path for chart in all_charts(run) for path in chart.write(place)]
