@@ -249,7 +249,8 @@ def _finish(
     shards.write_timings([*(shards.read_timings(place) for place in places), *seconds], out / "timings.parquet")
     if plan.protocol.store:
         _write_adversarials(plan, ready, out, answers)
-    write_depth((_depth(model) for model in ready), out)
+    if len(records):  # clean accuracy alone stays as cheap as it is
+        write_depth((_depth(model) for model in ready), out)
     if facts is not None:
         write_json({**facts, "findings": [answer["finding"] for _, answer in answers]}, out / "audit.json")
     errors = _errors(records)
