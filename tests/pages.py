@@ -1,4 +1,4 @@
-"""Markdown pages as programs: the files that a page shows are written, its commands and code run in order, in this process.
+"""Markdown pages as programs: the files that a page shows are written, its commands and code run in order, in process.
 
 A fenced block is one of: a file (```python title="my_model.py"), commands (```sh), code (```python), or what the block
 before it printed (```text). In the last, … stands for words left out, and numbers need be near, not equal.
@@ -24,8 +24,6 @@ from tests.cli.command import robustode
 _FENCE = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', flags=re.DOTALL | re.MULTILINE)
 _NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?(?:e-?\d+)?")
 _STATUS = re.compile(r"# exits with status (\d)")
-ABSOLUTE, RELATIVE = 3.0, 0.2  # how near a number that is shown must be to the one that was printed
-WIDTH = 160
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +115,7 @@ def follow(page: Path, folder: Path) -> None:
             elif block.language == "python":
                 printed = execute(block.text)
             else:
-                assert block.language == "text", f"{page.name}: a block of {block.language} that is no file: give a title"
+                assert block.language == "text", f"{page.name}: nothing reads a block of {block.language}: give a title"
                 shows(block.text, printed)
 
 
@@ -143,6 +141,12 @@ def _near(want: list[str], have: list[str]) -> bool:
 def _same(one: str, other: str) -> bool:
     if one == other:
         return True
-    numbers = [[float(text.replace(",", "")) for text in _NUMBER.findall(word)] for word in (one, other)]
-    near = all(abs(a - b) <= max(ABSOLUTE, RELATIVE * abs(a)) for a, b in zip(*numbers, strict=False))
+    near = all(_close(a, b) for a, b in zip(_NUMBER.findall(one), _NUMBER.findall(other), strict=False))
     return _NUMBER.sub("#", one) == _NUMBER.sub("#", other) and near
+
+
+def _close(shown: str, printed: str) -> bool:
+    """Counts and percentages (at most one decimal) agree within 3 or a fifth, other numbers within 0.02 or a half."""
+    a, b = (float(text.replace(",", "")) for text in (shown, printed))
+    coarse = re.fullmatch(r"[\d,]+(\.\d)?", shown)
+    return abs(a - b) <= (max(3.0, 0.2 * a) if coarse else max(0.02, 0.5 * a))
