@@ -1,4 +1,4 @@
-"""A hook of MkDocs: formulas become MathML when the site is built, so that pages need no script and no network for them."""
+"""A hook of MkDocs: formulas become MathML when the site is built, so that pages need no script for them."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ import click
 import pytest
 import typer
 
+from robustode.audit.checks import CHECKS
 from robustode.cli.main import app
 from tests.pages import blocks, follow, lines, links, prose, shows
 
@@ -183,6 +184,11 @@ def test_what_is_in_the_reference_says_what_it_is():
         if inspect.isclass(found) or inspect.isfunction(found):
             assert found.__doc__, name
             assert found.__doc__.split("\n\n")[0].rstrip().endswith((".", ":")), name
+
+
+def test_every_check_is_in_the_table_of_checks():
+    rows = re.findall(r"^\| `([a-z-]+)` \| (.+) \| (cheap|full) \|$", prose(DOCS / "report.md"), flags=re.MULTILINE)
+    assert rows == [(check.id, check.title, "cheap" if check.cheap else "full") for check in CHECKS]
 
 
 class Loaded(HTMLParser):
