@@ -146,7 +146,7 @@ def _same(one: str, other: str) -> bool:
 
 
 def _close(shown: str, printed: str) -> bool:
-    """Counts and percentages (at most one decimal) agree within 3 or a fifth, other numbers within 0.02 or a half."""
+    """Counts and percentages (at most one decimal) agree within 3 or a fifth, other numbers within 0.02 or a third."""
     a, b = (float(text.replace(",", "")) for text in (shown, printed))
     coarse = re.fullmatch(r"[\d,]+(\.\d)?", shown)
-    return abs(a - b) <= (max(3.0, 0.2 * a) if coarse else max(0.02, 0.5 * a))
+    return abs(a - b) <= (max(3.0, 0.2 * a) if coarse else max(0.02, a / 3))

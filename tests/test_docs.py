@@ -15,6 +15,7 @@ import click
 import pytest
 import typer
 
+import robustode
 from robustode.audit.checks import CHECKS
 from robustode.cli.main import app
 from tests.pages import blocks, follow, lines, links, prose, shows
@@ -169,6 +170,13 @@ def test_the_reference_has_every_public_name(module):
     assert {name.split(".")[-1] for name in documented() if name.startswith(prefix)} == public
 
 
+def test_the_reference_has_the_front_door():
+    written = {
+        name.split(".")[-1] for name in re.findall(r"^::: (\S+)$", prose(DOCS / "reference/index.md"), re.MULTILINE)
+    }
+    assert written == {name for name in robustode.__all__ if not inspect.ismodule(getattr(robustode, name))}
+
+
 @pytest.mark.parametrize("module", ["evaluation.records", "evaluation.statistics", "reporting.compare"])
 def test_the_reference_has_every_function_of(module):
     place = ROOT / "robustode" / f"{module.replace('.', '/')}.py"
@@ -222,6 +230,8 @@ def test_the_site_is_built_and_needs_no_network(tmp_path):
         assert loaded.addresses
         for address in loaded.addresses:
             assert not re.match(r"(https?:)?//", address), f"{page.name} loads {address}"
+    for page in (tmp_path / "reference").glob("*.html"):  # a module hides the function of its name
+        assert "doc-module" not in page.read_text(encoding="utf-8"), page.name
     for sheet in tmp_path.rglob("*.css"):
         assert not re.search(r"(@import|url\()[\s\"']*(https?:)?//", sheet.read_text(encoding="utf-8")), sheet.name
     assert "<math" in (tmp_path / "mathematics.html").read_text(encoding="utf-8")
