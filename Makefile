@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 JOBS ?= auto
 THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test lint types zoo mnist14 paper bench clean
+.PHONY: demo test lint types docs zoo mnist14 paper bench clean
 
 $(BIN)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -28,6 +28,16 @@ lint: $(BIN)/.installed
 
 types: $(BIN)/.installed
 	$(BIN)/pyright
+
+# The documentation as a site that needs no network, in an environment of its own: its requests is too new for torchattacks.
+.venv-docs/.installed: docs/requirements.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --requirement docs/requirements.txt
+	touch $@
+
+docs: .venv-docs/.installed
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict
+	@echo "open site/index.html"
 
 # The bundled checkpoints, by the commands in their headers; with the image sets at hand also those of the first seed of
 # the study of the paper, which are not shipped (runs/paper-0).
@@ -85,4 +95,4 @@ bench: $(BIN)/.peers
 	$(BIN)/python benchmarks/ncg_epoch.py
 
 clean:
-	rm -rf runs dist build .pytest_cache .ruff_cache
+	rm -rf runs dist build site .pytest_cache .ruff_cache

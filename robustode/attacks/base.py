@@ -38,7 +38,8 @@ class AttackResult:
         status: one `Status` for every sample.
         distance: (batch,) float64, ‖x_adv − x‖ in the attack's norm; 0 if misclassified, +inf if failed.
         adv_pred: (batch,) int64, the class the model gives `x_adv`.
-        forwards, backwards: (batch,) float64, model passes spent on each sample; None if the attack does not count.
+        forwards: (batch,) float64, forward passes spent on each sample; None if the attack does not count.
+        backwards: (batch,) float64, rows of reverse passes, likewise.
         nfe: (batch,) float64, evaluations of the right-hand side of the ODE; None if unknown.
         converged: (batch,) bool, the attack's own stopping test; None if it has none.
         kkt: (batch,) float64, residual of the optimality conditions of the minimal-norm problem; None if it has none.

@@ -21,7 +21,8 @@ class EveryClass:
         x_adv: (batch, classes, *input_shape), the points; the sample itself where nothing was found.
         status: for each sample a `Status` for each class: `success`, `failed`, or `misclassified` for the sample's own
             answer, which needs no perturbation.
-        forwards, backwards: (batch, classes) float64, passes; None if the attack does not count.
+        forwards: (batch, classes) float64, forward passes; None if the attack does not count.
+        backwards: (batch, classes) float64, rows of reverse passes, likewise.
         kkt: (batch, classes) float64, residuals; None if the attack has none.
     """
 

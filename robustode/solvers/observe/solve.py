@@ -17,7 +17,8 @@ class Observed:
     Attributes:
         backend: "torchdiffeq" or "torchode".
         method: name of the solver.
-        rtol, atol: tolerances; None on a fixed grid.
+        rtol: relative tolerance; None on a fixed grid.
+        atol: absolute tolerance; None on a fixed grid.
         adaptive: whether the solver chooses its steps.
         adjoint: whether its gradient is that of the continuous adjoint.
         depths: (first, last) depth.
@@ -25,7 +26,8 @@ class Observed:
         event: whether it ends where a function of the state is zero.
         batch: shape of the state.
         evaluations: of the right-hand side; of torchode the mean over samples.
-        accepted, rejected: steps; of torchode the mean over samples.
+        accepted: steps taken; of torchode the mean over samples.
+        rejected: steps refused; of torchode the mean over samples.
         steps: (depth, state, length) of accepted steps, detached, where the backend says them.
         function: right-hand side f(t, x), for its Jacobian.
     """
