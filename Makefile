@@ -37,7 +37,7 @@ types: $(BIN)/.installed
 
 docs: .venv-docs/.installed
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict
-	@echo "open site/index.html"
+	@echo "open site/index.html (search needs a server: python -m http.server --directory site)"
 
 # The bundled checkpoints, by the commands in their headers; with the image sets at hand also those of the first seed of
 # the study of the paper, which are not shipped (runs/paper-0).
