@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,10 @@ from robustode.evaluation.clean import CleanAccuracy, check_clean
 from robustode.evaluation.counting import Counted
 from robustode.evaluation.engine import run_unit, seed_of
 from robustode.evaluation.examination import Examination
+from robustode.evaluation.hold import hold
 from robustode.evaluation.judge import Judge
 from robustode.evaluation.manifest import manifest
-from robustode.evaluation.outdir import check_directory, clear, own_files
+from robustode.evaluation.outdir import begun, check_directory, clear, own_files, sweep
 from robustode.evaluation.plan import Plan
 from robustode.evaluation.planned import PlannedModel, samples_for
 from robustode.evaluation.rows import Shard, Subject
@@ -90,8 +92,23 @@ def execute(
         ModelError: a clean accuracy that makes every robust accuracy meaningless.
     """
     tell: Listener = listen or (lambda event: None)
-    check_directory(out, manifest(plan, [], command), resume=resume, force=force)
-    return _execute(plan, out, command, force, tell, examine, publish)
+    with ExitStack() as stack:
+        if held := out.is_dir():
+            stack.enter_context(hold(out))
+        check_directory(out, manifest(plan, [], command), resume=resume, force=force)
+        ready = [_prepare(plan, model, tell) for model in plan.models]
+        for skipped in plan.attacks.skipped:
+            tell(Event(kind="skipped", text=f"{skipped['attack']}: skipped: {skipped['reason']}"))
+        if unfit := unfit_in_words(plan.attacks.unfit):
+            tell(Event(kind="skipped", text=unfit))
+        meta = manifest(plan, [one.clean for one in ready], command)
+        if not held:
+            with suppress(FileExistsError):  # made by another process since it was looked for
+                out.mkdir(parents=True)
+            stack.enter_context(hold(out))
+            if any(out.iterdir()):
+                check_directory(out, meta, resume=resume, force=force)
+        return _execute(plan, ready, out, meta, resume, force, tell, examine, publish)
 
 
 def examine_again(
@@ -114,34 +131,34 @@ def examine_again(
     """
     tell: Listener = listen or (lambda event: None)
     old = read_run(out).meta
-    check_directory(out, manifest(plan, [], old["command"]), resume=True, force=False, other_machine=True)
-    for place in _places(plan, plan.models, out):
-        if not shards.is_done(place):
-            fix = "Run the evaluation again with --force and --audit full."
-            raise RunError(f"units of run '{out}'", expected=f"{place}.parquet", got="none", fix=fix)
-    ready = [_prepare(plan, model, tell) for model in plan.models]
-    answers = _examine(plan, ready, out, examine, tell)
-    return _finish(plan, ready, out, old, answers, examine.facts, publish)
+    with hold(out):
+        check_directory(out, manifest(plan, [], old["command"]), resume=True, force=False, other_machine=True)
+        for place in _places(plan, plan.models, out):
+            if not shards.is_done(place):
+                fix = "Run the evaluation again with --force and --audit full."
+                raise RunError(f"units of run '{out}'", expected=f"{place}.parquet", got="none", fix=fix)
+        ready = [_prepare(plan, model, tell) for model in plan.models]
+        answers = _examine(plan, ready, out, examine, tell)
+        return _finish(plan, ready, out, old, answers, examine.facts, publish)
 
 
 def _execute(
     plan: Plan,
+    ready: Sequence[_Ready],
     out: Path,
-    command: str,
+    meta: dict[str, Any],
+    resume: bool,
     force: bool,
     tell: Listener,
     examine: Examination | None,
     publish: Callable[[RunDir], object] | None,
 ) -> RunDir:
-    ready = [_prepare(plan, model, tell) for model in plan.models]
-    for skipped in plan.attacks.skipped:
-        tell(Event(kind="skipped", text=f"{skipped['attack']}: skipped: {skipped['reason']}"))
-    if unfit := unfit_in_words(plan.attacks.unfit):
-        tell(Event(kind="skipped", text=unfit))
+    """Run what is prepared into a directory that is held."""
+    sweep(out)
     if force:
         clear(out)
-    meta = manifest(plan, [one.clean for one in ready], command)
-    out.mkdir(parents=True, exist_ok=True)
+    if resume:
+        meta = begun(out, meta)
     write_json({**meta, "status": "running"}, out / "run.json")
     _units(plan, ready, out, tell)
     answers = [] if examine is None else _examine(plan, ready, out, examine, tell)
@@ -195,7 +212,7 @@ def _units(plan: Plan, ready: Sequence[_Ready], out: Path, tell: Listener) -> No
                 protocol=plan.hash,
                 found=found_before(out, model.subject.label, plan.attacks.cards, attack, shard),
             )
-            shards.write(place, unit, keep_points=plan.protocol.store)
+            shards.write(place, unit, keep_points="adversarials" in plan.protocol.outputs)
         kind = "resumed" if kept else "unit"
         tell(Event(kind=kind, model=model.subject.label, text=attack.name, done=done, total=len(jobs)))
 
@@ -246,9 +263,11 @@ def _finish(
     records_file.write(records, out / "records.parquet")
     seconds = [pd.DataFrame(answer["timings"]) for _, answer in answers]
     shards.write_timings([*(shards.read_timings(place) for place in places), *seconds], out / "timings.parquet")
-    if plan.protocol.store:
+    if "adversarials" in plan.protocol.outputs:
         _write_adversarials(plan, ready, out, answers)
-    if facts is not None:
+    if facts is None:
+        (out / "audit.json").unlink(missing_ok=True)  # of an earlier part of the run, which was audited
+    else:
         write_json({**facts, "findings": [answer["finding"] for _, answer in answers]}, out / "audit.json")
     errors = _errors(records)
     final = {**meta, "status": "partial" if plan.attacks.skipped or errors else "complete", "errors": errors}
