@@ -75,8 +75,8 @@ def _models(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> Iterator[st
         return
     for one, other in zip(old, new, strict=True):
         if one["hash"] != other["hash"]:
-            file = f"'{other['spec']}'" + (f" (was '{one['spec']}')" if one["spec"] != other["spec"] else "")
-            yield f"model '{other['label']}', {file}: weights of hash {one['hash']} then, {other['hash']} now"
+            where = f" ({other['spec']})" if one["spec"] == other["spec"] else f" ({one['spec']}, {other['spec']})"
+            yield f"model '{other['label']}'{where}: weights of hash {one['hash']} then, {other['hash']} now"
 
 
 def _data(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:

@@ -139,7 +139,7 @@ class Protocol(BaseModel):
     @classmethod
     def _scope(cls, value: str) -> str:
         if value not in AUDITS:
-            raise ValueError(str(unknown("audit", value, AUDITS)))
+            raise ValueError(str(unknown("audit", value, AUDITS)).removeprefix("unknown audit: "))
         return value
 
     @field_validator("outputs")

@@ -215,7 +215,7 @@ def test_other_commands(folder, line, phrases):
     [
         (
             'models = ["s.safetensors"]\nattack = "none"',
-            ["p.toml, line 2: unknown key of protocol", "Did you mean 'attacks'?"],
+            ["p.toml, line 2: unknown key", "Did you mean 'attacks'?"],
         ),
         ('models = ["s.safetensors"', ["expected valid TOML", "Unclosed array"]),
         ('attacks = "standard"', ["models of the protocol: expected at least one, got none", "--model"]),
@@ -224,7 +224,7 @@ def test_other_commands(folder, line, phrases):
         ('models = ["s.safetensors"]\nshard = 0', ["p.toml, line 2: shard: expected a number ≥ 1, got 0"]),
         (
             'models = ["s.safetensors"]\nbudgets = { linf = [0.1, -1] }',
-            ["p.toml, line 2: budgets.linf.1", "positive, finite radius", "'-1'"],
+            ["line 2: budgets.linf.1", "'-1'"],
         ),
         ('models = ["s.safetensors"]\nbudgets = { l7 = [0.1] }', ["p.toml, line 2: budgets.l7", "Did you mean 'l2'"]),
         ('\nmodels = [\n"s.safetensors",\n"absent.safetensors"]', ["p.toml, line 4: model", "no such file"]),
@@ -245,7 +245,7 @@ def test_other_commands(folder, line, phrases):
         ),
         (
             'models = ["s.safetensors"]\n[budgets]\nl2 = [1, 2, 1]',
-            ["p.toml, line 3: budgets.l2: expected every radius"],
+            ["line 3: budgets.l2: expected every radius"],
         ),
         ('models = ["s.safetensors"]\naudit = "deep"', ["p.toml, line 2: audit: expected one of cheap, full, none"]),
         ('models = ["s.safetensors"]\ntransfer = ["a"]', ["p.toml, line 2: transfer", 'say audit "full"']),

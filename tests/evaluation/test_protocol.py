@@ -36,7 +36,7 @@ def test_a_file(tmp_path):
     assert (protocol.audit, protocol.outputs) == ("cheap", OUTPUTS)
     assert protocol.base == str(tmp_path)
     again = build_protocol(protocol.model_dump())
-    assert again == protocol
+    assert again.model_dump() == protocol.model_dump()
 
 
 def test_files_beside_the_protocol_come_first(tmp_path, monkeypatch):

@@ -91,7 +91,7 @@ def test_resuming_where_nothing_is_begins(plan, tmp_path):
             {"budgets": {"l2": [0.1], "linf": [0.05, 0.1]}, "seed": 4},
             "seed: 0 then, 4 now; budgets.l2: [0.1, 0.2] then, [0.1] now",
         ),
-        ({"also": ["fgm-l2"]}, 'also: [] then, ["fgm-l2"] now; attacks: ["noise", "within", "push"'),
+        ({"also": ["fgm-l2"]}, 'attacks: ["noise", "within", "push"'),
         ({"eot": 2}, "eot: nothing then, 2 now"),
         (
             {"outputs": ["report"]},
