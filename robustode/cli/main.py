@@ -19,6 +19,7 @@ from robustode.cli import (
     generate,
     listing,
     report,
+    run,
     sensitivity,
     train,
     uncertainty,
@@ -42,7 +43,7 @@ app = typer.Typer(
     epilog="Start with: robustode eval --model zoo:snode-digits --limit 100",
 )
 app.command("eval")(evaluate.eval_command)
-app.command("run")(evaluate.run_command)
+app.command("run")(run.run_command)
 app.command("train")(train.train_command)
 app.command("deploy")(deploy.deploy_command)
 app.command("generate")(generate.generate_command)

@@ -20,9 +20,10 @@ OUT = Path("runs/compare-s+l")
 
 def test_two_checkpoints_side_by_side(folder):
     done = works("run compare --model s.safetensors --model l.safetensors --limit 30")
-    assert "Differences of robust accuracy, L∞" in done.out
-    assert "Differences of the median smallest distance, L2" in done.out
-    assert "s − l" in done.out
+    said = " ".join(done.out.split())
+    assert "Differences of robust accuracy, L∞" in said
+    assert "Differences of the median smallest distance, L2" in said
+    assert "s − l" in said
     run = read_run(OUT)
     assert [model["label"] for model in run.meta["models"]] == ["s", "l"]
     frame = pd.read_csv(OUT / "tables/paired_accuracy_linf.csv")

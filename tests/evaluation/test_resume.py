@@ -123,7 +123,7 @@ def test_resume_refuses_another_model_other_data_or_other_versions(plan, suite, 
     other = plan_of(model, data, **values)
     refused(
         RunError,
-        f"got model 'Affine', 'Affine': weights of hash {old} then, {other.models[0].hash} now.",
+        f"got model 'Affine' (Affine): weights of hash {old} then, {other.models[0].hash} now.",
         lambda: run(other, tmp_path / "cut", resume=True),
     )
     model, data = affine()
