@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from robustode.files import write_text
-from robustode.reporting.figures import COLOURS, INK, MARKERS, Plot, legend, new_figure, style
 from robustode.reporting.formatting import norm_name
+from robustode.reporting.plot import COLOURS, INK, MARKERS, Plot, legend, new_figure, style
 
 from .compare import best_of, distances, passes, ratio
 

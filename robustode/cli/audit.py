@@ -27,7 +27,7 @@ def audit_command(
     data_root: options.DataRoot = None,
     json_: options.Json = False,
     self_test: Annotated[
-        bool, typer.Option("--self-test", help="Show the gallery of impostors to the checks instead (15 minutes).")
+        bool, typer.Option("--self-test", help="Show the gallery of impostors to the checks instead (10 minutes).")
     ] = False,
 ) -> None:
     """Find out whether the numbers of a run are to be believed.

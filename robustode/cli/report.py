@@ -22,13 +22,15 @@ def report_command(
 ) -> None:
     """Compare finished runs.
 
-    Tables side by side, paired intervals, one HTML page.
+    Tables side by side, paired intervals, figures, one HTML page.
 
     Example: robustode report runs/a runs/b --out comparison
     """
     from robustode.evaluation.rundir import read_run
     from robustode.reporting.compare import compare
+    from robustode.reporting.figures import write_figures
     from robustode.reporting.html import write_report
+    from robustode.reporting.join import join
     from robustode.reporting.views import all_tables, save_tables
 
     if len(runs) == 1 and (runs[0] / "study.json").is_file():
@@ -47,14 +49,16 @@ def report_command(
         tables = all_tables(read[0].records, read[0].meta, read[0].timings, read[0].audit)
     else:
         tables = compare(read, seed=seed)
-    shutil.rmtree(place / "tables", ignore_errors=True)
+    for name in ("tables", "figures"):
+        shutil.rmtree(place / name, ignore_errors=True)
     save_tables(tables, place / "tables")
+    write_figures(join(read), place / "figures")
     page = write_report(read, place / "report.html")
     if json_:
         emit({"out": str(place), "tables": {table.name: rows_of(table) for table in tables}})
         return
     show_tables(tables)
-    say(f"Files in {place}: {page.name}, tables/")
+    say(f"Files in {place}: {page.name}, tables/, figures/")
 
 
 def _check_new(place: Path, force: bool) -> None:

@@ -70,9 +70,9 @@ def sensitivity_command(
     from robustode.evaluation.planned import samples_for
     from robustode.evaluation.protocol import build_protocol
     from robustode.files import write_text
-    from robustode.reporting.figures import write_plot
     from robustode.reporting.maps import sensitivity_plot
     from robustode.reporting.maps_rows import depth_rows, sample_rows
+    from robustode.reporting.plot import write_plot
     from robustode.sensitivity import maps
 
     _check_options(sample, limit, direction, norm)
@@ -124,7 +124,7 @@ def _check_options(sample: list[int] | None, limit: str | None, direction: str, 
 
 def _check_files(out: Path, csv: Path | None, force: bool) -> None:
     from robustode.errors import OptionError
-    from robustode.reporting.figures import check_name
+    from robustode.reporting.plot import check_name
 
     options.check_file(out, force)
     check_name(out)

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from robustode.attacks.base import Status
 from robustode.evaluation import adversarials, shards
 from robustode.evaluation import records as records_file
+from robustode.evaluation.depth import along_depth_of, read_depth, write_depth
 from robustode.evaluation.jobs import Ready, attacks_of, places_of
 from robustode.evaluation.outdir import own_files
 from robustode.evaluation.plan import Plan
@@ -37,6 +39,8 @@ def finish(
     shards.write_timings([*(shards.read_timings(place) for place in places), *seconds], out / "timings.parquet")
     if "adversarials" in plan.protocol.outputs:
         _write_adversarials(plan, ready, out, answers)
+    if len(records):  # clean accuracy alone stays as cheap as it is
+        write_depth((_depth(model) for model in ready), out)
     if facts is None:
         (out / "audit.json").unlink(missing_ok=True)  # of an earlier part of the run, which was audited
     else:
@@ -45,9 +49,17 @@ def finish(
     final = {**meta, "status": "partial" if plan.attacks.skipped or errors else "complete", "errors": errors}
     if publish is not None:
         timings = pd.read_parquet(out / "timings.parquet")
-        publish(RunDir(path=out, meta=final, records=records, timings=timings, audit=read_audit(out)))
+        sides = {"audit": read_audit(out), "depth": read_depth(out)}
+        publish(RunDir(path=out, meta=final, records=records, timings=timings, **sides))
     write_json({**final, "files": own_files(out)}, out / "run.json")
     return read_run(out)
+
+
+def _depth(model: Ready) -> pd.DataFrame:
+    """Sensitivity along depth of a model on samples that it classifies correctly."""
+    x, y, pred = (torch.cat([getattr(part, name) for part in model.shards]) for name in ("x", "y", "clean_pred"))
+    right = pred == y
+    return along_depth_of(model.subject.label, model.planned.module, x[right], y[right])
 
 
 def _write_adversarials(

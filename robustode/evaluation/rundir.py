@@ -12,6 +12,7 @@ import pandas as pd
 
 from robustode.errors import RunError
 from robustode.evaluation import records as records_file
+from robustode.evaluation.depth import read_depth
 from robustode.files import file_digest, read_json
 
 __all__ = ["FINISHED", "SCHEMA", "RunDir", "hash_files", "read_audit", "read_run"]
@@ -30,6 +31,7 @@ class RunDir:
         records: one row per model, sample, attack and budget, in the dtypes of `records.DTYPES`.
         timings: wall seconds by model, attack and norm; None if the run measured none.
         audit: audit.json as a dict; None if the run was not audited.
+        depth: `depth.parquet`, sensitivity along depth; None if no model has a depth to follow.
     """
 
     path: Path
@@ -37,6 +39,7 @@ class RunDir:
     records: pd.DataFrame
     timings: pd.DataFrame | None = None
     audit: dict[str, Any] | None = None
+    depth: pd.DataFrame | None = None
 
 
 def hash_files(path: Path, *, skip: tuple[str, ...] = ("run.json", "shards")) -> dict[str, str]:
@@ -67,6 +70,7 @@ def read_run(path: str | Path) -> RunDir:
         records=records_file.read(path / "records.parquet"),
         timings=pd.read_parquet(timings) if timings.is_file() else None,
         audit=read_audit(path),
+        depth=read_depth(path),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -32,6 +33,7 @@ def audit_table(audit: dict[str, Any] | None) -> list[Table]:
             frame=pd.DataFrame(frame),
             display=pd.DataFrame([_shown(one) for one in findings]),
             bold=frozenset(i for i, one in enumerate(findings) if one["status"] == "fail"),
+            prose=True,
         )
     ]
 
@@ -46,23 +48,53 @@ def caption(audit: dict[str, Any]) -> str:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What the audit says of one model.
+
+    Attributes:
+        model: its label.
+        status: "pass", "warn" or "fail", the worst of its checks.
+        text: one line that sums it up.
+        findings: (check, verdict, what was found and what to do) of every warning and defect.
+    """
+
+    model: str
+    status: str
+    text: str
+    findings: tuple[tuple[str, str, str], ...]
+
+
+def verdicts(audit: dict[str, Any] | None) -> list[Verdict]:
+    """Return the verdict on each model; nothing for a run without audit."""
+    out = []
+    for model in dict.fromkeys(one["model"] for one in (audit or {}).get("findings", ())):
+        own = [one for one in audit["findings"] if one["model"] == model] if audit else []
+        counts = {status: sum(one["status"] == status for one in own) for status in WORDS}
+        adaptive = (audit or {})["adaptive_attack"] or NONE_SUPPLIED
+        said = "defects found" if counts["fail"] else "no defect found"
+        out.append(
+            Verdict(
+                model=model,
+                status=next((status for status in ("fail", "warn") if counts[status]), "pass"),
+                text=f"{said}; {counts['pass']} checks passed, {counts['warn']} warned, {counts['fail']} failed; "
+                f"adaptive attack: {adaptive}",
+                findings=tuple(
+                    (one["check"], WORDS[one["status"]], f"{one['text']}. {one['advice']}".rstrip())
+                    for one in own
+                    if one["status"] in ("warn", "fail")
+                ),
+            )
+        )
+    return out
+
+
 def lines(audit: dict[str, Any] | None) -> list[str]:
     """Return a line for each model that sums up its audit, and one for each warning and defect."""
-    if not audit:
-        return []
     out = []
-    for model in dict.fromkeys(one["model"] for one in audit["findings"]):
-        own = [one for one in audit["findings"] if one["model"] == model]
-        counts = {status: sum(one["status"] == status for one in own) for status in WORDS}
-        said = "defects found" if counts["fail"] else "no defect found"
-        adaptive = audit["adaptive_attack"] or NONE_SUPPLIED
-        out.append(
-            f"Audit of {model} ({audit['scope']}): {said}; {counts['pass']} checks passed, {counts['warn']} warned, "
-            f"{counts['fail']} failed; adaptive attack: {adaptive}"
-        )
-        for one in own:
-            if one["status"] in ("warn", "fail"):
-                out.append(f"  {one['check']}: {WORDS[one['status']]}: {one['text']}. {one['advice']}".rstrip())
+    for verdict in verdicts(audit):
+        out.append(f"Audit of {verdict.model} ({(audit or {})['scope']}): {verdict.text}")
+        out += [f"  {check}: {word}: {text}" for check, word, text in verdict.findings]
     return out
 
 

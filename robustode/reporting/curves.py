@@ -11,7 +11,7 @@ import numpy as np
 
 from robustode.errors import OptionError, unknown
 from robustode.files import write_text
-from robustode.reporting.figures import COLOURS, DASHES, INK, MARKERS, Plot, legend, new_figure, style
+from robustode.reporting.plot import COLOURS, DASHES, INK, MARKERS, Plot, legend, new_figure, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

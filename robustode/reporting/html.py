@@ -1,11 +1,11 @@
-"""The report: one static HTML page that works offline, for one run or several comparable ones."""
+"""The report: one HTML page that works offline, for one run or several comparable ones."""
 
 from __future__ import annotations
 
 import base64
 import json
-import re
 from collections.abc import Sequence
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ from robustode.evaluation.rundir import RunDir
 from robustode.evaluation.statistics import Estimate
 from robustode.files import write_text
 from robustode.reporting import audit, captions, layout
+from robustode.reporting.charts import Chart, all_charts
+from robustode.reporting.charts.chart import COLOURS
 from robustode.reporting.compare import paired
-from robustode.reporting.figures import INK, Plot, all_figures
 from robustode.reporting.formatting import eps_label, norm_name, percent
+from robustode.reporting.gallery import gallery
 from robustode.reporting.join import join
 from robustode.reporting.tables import Table
 from robustode.reporting.views import all_tables
@@ -34,7 +36,8 @@ ARCHITECTURES = {
 def write_report(runs: Sequence[RunDir], out: Path) -> Path:
     """Write the report of one or several finished runs as one HTML file, atomically, and return its path.
 
-    Style sheet and figures are inside; there is no script and no reference to the network. Equal runs give equal bytes.
+    Style sheet, scripts, charts and pictures are inside, and the page forbids itself every request to the network.
+    Equal runs give equal bytes.
 
     Raises:
         RunError: if the runs are not comparable.
@@ -45,24 +48,34 @@ def write_report(runs: Sequence[RunDir], out: Path) -> Path:
 def render(runs: Sequence[RunDir]) -> str:
     """Return the HTML text of `write_report`."""
     from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
 
     run = join(runs)
+    charts = all_charts(run)
     several = len(run.meta["models"]) > 1
     tables = all_tables(run.records, run.meta, run.timings, run.audit)
     tables += paired(run.records, run.meta) if several else []
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["cell"] = _cell
-    source = resources.files("robustode.reporting").joinpath("report.html.j2").read_text(encoding="utf-8")
     labels = [model["label"] for model in run.meta["models"]]
-    return environment.from_string(source).render(
+    return environment.from_string(_resource("report.html.j2")).render(
         title=f"Robustness of {_enumerate(labels)} on {run.meta['data']['name']}",
         subtitle=f"{run.meta['data']['caption']}; {', '.join(sorted({r.meta['created'] for r in runs}))}",
-        notes=[*notes(runs, run.meta), *audit.lines(run.audit)],
+        notes=notes(runs, run.meta),
+        verdicts=audit.verdicts(run.audit),
+        scope=(run.audit or {}).get("scope"),
         summary=summary(tables, run.records, run.meta),
         tables=tables,
         downloads={table.name: _downloads(table) for table in tables},
-        figures=[_figure(plot) for plot in all_figures(run.records, run.meta)],
-        models=[{"label": model["label"], "facts": _model_facts(model)} for model in run.meta["models"]],
+        charts=charts,
+        data=Markup(_json([_chart(chart) for chart in charts])),
+        library=Markup(_library() if charts else ""),
+        script=Markup(_resource("page.js")),
+        strips=gallery(runs, run.meta["models"]),
+        models=[
+            {"label": model["label"], "facts": _model_facts(model), "colour": COLOURS[i % len(COLOURS)]}
+            for i, model in enumerate(run.meta["models"])
+        ],
         runs=[_run(r) for r in runs],
     )
 
@@ -116,27 +129,25 @@ def _cell(text: str) -> Any:
     return Markup('{} <span class="ci">[{}</span>').format(value, rest) if bracket else escape(text)
 
 
-def _figure(plot: Plot) -> dict[str, Any]:
-    from markupsafe import Markup
-
-    return {
-        "name": plot.name,
-        "caption": plot.caption,
-        "svg": Markup(inline_svg(plot)),
-        "width": round(6.5 * plot.figure.get_figwidth(), 1),
-    }
+def _resource(name: str) -> str:
+    return resources.files("robustode.reporting").joinpath(name).read_text(encoding="utf-8")
 
 
-def inline_svg(plot: Plot) -> str:
-    """Return a figure as an SVG element for a page: ids made unique, scalable, its ink that of the text around it."""
-    text = plot.svg()
-    text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    text = re.sub(r'\bid="', f'id="{plot.name}-', text)
-    text = re.sub(r'(url\(#|href="#)', rf"\g<1>{plot.name}-", text)
-    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
-    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
-    text = text.replace("<svg", f'<svg role="img" aria-label="{plot.name.replace("_", " ")}"', 1)
-    return text.replace(INK, "currentColor").strip()
+@cache
+def _library() -> str:
+    """Vega, Vega-Lite and vega-embed as one script, which vl-convert carries: nothing is loaded from elsewhere."""
+    import vl_convert
+
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
+
+
+def _chart(chart: Chart) -> dict[str, Any]:
+    return {"name": chart.name, "models": list(chart.models) or None, "spec": chart.page()}
+
+
+def _json(value: Any) -> str:
+    """JSON that cannot end the script element in which it stands."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
 def _downloads(table: Table) -> list[tuple[str, str]]:

@@ -40,7 +40,7 @@ def join(runs: Sequence[RunDir]) -> RunDir:
         raise RunError("runs", expected="at least one run directory", got="none")
     for other in runs[1:]:
         check_comparable(runs[0], other)
-    records, timings, models, audits, seen = [], [], [], [], {}
+    records, timings, depths, models, audits, seen = [], [], [], [], [], {}
     for run in runs:
         names = {}
         for model in run.meta["models"]:
@@ -54,10 +54,14 @@ def join(runs: Sequence[RunDir]) -> RunDir:
         audits += [{**finding, "model": names[finding["model"]]} for finding in findings]
         if run.timings is not None:
             timings.append(_rename(run.timings, names))
+        if run.depth is not None:
+            depths.append(_rename(run.depth, names))
     meta = {**runs[0].meta, "models": models, **_gathered(runs)}
     joined = pd.concat(timings, ignore_index=True) if len(timings) == len(runs) else None
     together = sort(pd.concat(records, ignore_index=True))
-    return RunDir(path=runs[0].path, meta=meta, records=together, timings=joined, audit=_audits(runs, audits))
+    depth = pd.concat(depths, ignore_index=True) if depths else None
+    audit = _audits(runs, audits)
+    return RunDir(path=runs[0].path, meta=meta, records=together, timings=joined, audit=audit, depth=depth)
 
 
 def _audits(runs: Sequence[RunDir], findings: list[dict[str, Any]]) -> dict[str, Any] | None:

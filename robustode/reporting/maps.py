@@ -9,9 +9,9 @@ import numpy as np
 from torch import Tensor
 
 from robustode.errors import OptionError
-from robustode.reporting.figures import COLOURS, DASHES, INK, Plot, style
 from robustode.reporting.formatting import minus, norm_name, number
 from robustode.reporting.maps_sheet import SHEETS, Sheet
+from robustode.reporting.plot import COLOURS, DASHES, INK, Plot, style
 from robustode.sensitivity import SensitivityMap
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 from robustode.evaluation.study_runner import StudyRun, write_collected
 from robustode.files import write_text
 from robustode.reporting import study_dots, study_lines
-from robustode.reporting.figures import Plot
+from robustode.reporting.plot import Plot
 from robustode.reporting.study_arms import arms_tables, grids_tables
 from robustode.reporting.study_factors import factors_tables
 from robustode.reporting.study_frame import norms, plans

@@ -11,7 +11,7 @@ import pandas as pd
 from robustode.evaluation.study import Arm, Study, StudyData
 from robustode.evaluation.study_runner import StudyRun
 from robustode.reporting import study_look as look
-from robustode.reporting.figures import INK, Plot, new_figure, style
+from robustode.reporting.plot import INK, Plot, new_figure, style
 from robustode.reporting.study_frame import MATCHED, arms, caption, coverage, outcomes, over_seeds, pick, plans
 
 if TYPE_CHECKING:

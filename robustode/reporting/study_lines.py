@@ -7,8 +7,8 @@ from typing import Any
 from robustode.evaluation.study import FACTORS, Arm
 from robustode.evaluation.study_runner import StudyRun
 from robustode.reporting import study_look as look
-from robustode.reporting.figures import COLOURS, DASHES, Plot, new_figure, style
 from robustode.reporting.formatting import norm_name
+from robustode.reporting.plot import COLOURS, DASHES, Plot, new_figure, style
 from robustode.reporting.study_arms import grid_values
 from robustode.reporting.study_frame import arms, caption, coverage, outcomes, pick, plans
 from robustode.reporting.study_paired import curves

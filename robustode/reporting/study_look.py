@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from robustode.evaluation.study import FACTORS, Arm, Study
-from robustode.reporting.figures import COLOURS, INK, MARKERS
+from robustode.reporting.plot import COLOURS, INK, MARKERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -52,6 +52,7 @@ class Table:
         display: formatted cells, all strings. This is the Markdown, LaTeX, HTML and terminal table.
         group: the column of `display` whose equal neighbours form one block; None for no blocks.
         bold: row numbers of `display` that carry the main result.
+        prose: the last column of `display` if it holds sentences, which then break into lines.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Table:
     display: pd.DataFrame
     group: str | None = "model"
     bold: frozenset[int] = frozenset()
+    prose: bool = False
 
     @property
     def columns(self) -> list[str]:
@@ -94,16 +96,20 @@ class Table:
         return "\n".join([*lines, "", self.caption, ""])
 
     def latex(self) -> str:
-        """Return a complete `table` environment (booktabs) that compiles as it stands under pdfLaTeX with UTF-8."""
+        """Return a complete `table` environment that compiles as it stands under pdfLaTeX with UTF-8.
+
+        It needs array, booktabs and, to shrink a table that is wider than the text, graphicx.
+        """
         columns = self.columns
         width = len(columns)
         lines = [
-            "% needs \\usepackage{booktabs}",
+            "% needs \\usepackage{array,booktabs,graphicx}",
             "\\begin{table}",
             "  \\centering\\footnotesize\\setlength{\\tabcolsep}{4pt}",
             f"  \\caption{{{escape_latex(f'{self.title}. {self.caption}')}}}",
             f"  \\label{{tab:{self.name.replace('_', '-')}}}",
-            f"  \\begin{{tabular}}{{@{{}}l{'r' * (width - 1)}@{{}}}}",
+            "  \\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%",
+            f"  \\begin{{tabular}}{{@{{}}{self._alignment()}@{{}}}}",
             "    \\toprule",
             _latex_row(columns, False),
         ]
@@ -112,7 +118,12 @@ class Table:
             if heading is not None:
                 lines.append(f"    \\multicolumn{{{width}}}{{@{{}}l}}{{\\emph{{{escape_latex(heading)}}}}} \\\\")
             lines += [_latex_row(cells, bold) for bold, cells in rows]
-        return "\n".join([*lines, "    \\bottomrule", "  \\end{tabular}", "\\end{table}", ""])
+        return "\n".join([*lines, "    \\bottomrule", "  \\end{tabular}}", "\\end{table}", ""])
+
+    def _alignment(self) -> str:
+        """Labels to the left, numbers to the right, sentences in lines of 0.6 of the text's width."""
+        rest = len(self.columns) - 1 - self.prose
+        return "l" + "r" * rest + (r">{\raggedright\arraybackslash}p{0.6\linewidth}" if self.prose else "")
 
 
 def escape_latex(text: str) -> str:

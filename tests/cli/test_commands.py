@@ -84,7 +84,7 @@ def test_compare_verify_uncertainty(folder):
     works(f"eval --model l.safetensors {FAST} --out b")
     both = works("report a b --out r").out
     assert "Differences of robust accuracy, L2" in both
-    assert both.endswith("Files in r: report.html, tables/\n")
+    assert both.endswith("Files in r: report.html, tables/, figures/\n")
     assert Path("r/tables/paired_accuracy_l2.csv").is_file()
     assert "expected a new one, got it exists" in refused("report a b --out r")
     alone = works("report a --out r --force --json").json

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from robustode.errors import OptionError
-from robustode.reporting.figures import write_plot
 from robustode.reporting.maps import sensitivity_plot
 from robustode.reporting.maps_rows import depth_rows, sample_rows
+from robustode.reporting.plot import write_plot
 from robustode.sensitivity import maps
 from tests.problems import random_affine, random_conv_snode, random_points, random_snode
 
