@@ -92,4 +92,4 @@ def _data(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
 
 def _said(value: Any) -> str:
     text = "nothing" if value is None else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]}...{text[-_SHOWN // 2 :]}"
