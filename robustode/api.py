@@ -11,7 +11,7 @@ from torch import nn
 
 from robustode.audit.run import audit_of
 from robustode.evaluation.plan import make_plan
-from robustode.evaluation.protocol import Protocol, protocol_of
+from robustode.evaluation.protocol import OUTPUTS, Protocol, protocol_of
 from robustode.evaluation.rundir import RunDir
 from robustode.evaluation.runner import Listener, execute
 from robustode.reporting.figures import write_figures
@@ -20,10 +20,14 @@ from robustode.reporting.views import write_tables
 
 
 def publish(run: RunDir) -> None:
-    """Write tables, figures and report.html into a run directory."""
-    write_tables(run)
-    write_figures(run)
-    write_report([run], run.path / "report.html")
+    """Write tables, figures and report.html into a run directory, those that its protocol asks for."""
+    wanted = run.meta["protocol"].get("outputs", OUTPUTS)
+    if "tables" in wanted:
+        write_tables(run)
+    if "figures" in wanted:
+        write_figures(run)
+    if "report" in wanted:
+        write_report([run], run.path / "report.html")
 
 
 def run_protocol(
@@ -34,21 +38,21 @@ def run_protocol(
     modules: Sequence[nn.Module | None] | None = None,
     data_root: str | Path | None = None,
     device: str = "cpu",
-    audit: str = "cheap",
-    transfer: Sequence[str] = (),
     command: str = "robustode.run_protocol",
     resume: bool = False,
     force: bool = False,
     listen: Listener | None = None,
 ) -> RunDir:
-    """Run a protocol; see `evaluate` for the arguments.
+    """Run a protocol with its audit; see `evaluate` for the arguments.
 
     Raises:
         RobustODEError: anything that does not fit, before anything is written.
     """
     plan = make_plan(protocol, data=data, modules=modules, data_root=data_root, device=device)
     options: dict[str, Any] = {"command": command, "listen": listen}
-    options["examine"] = audit_of(plan, scope=audit, transfer=transfer)
+    if protocol.audit != "none":
+        with protocol.blaming("transfer"):
+            options["examine"] = audit_of(plan, scope=protocol.audit, transfer=protocol.transfer)
     if out is not None:
         return execute(plan, Path(out), resume=resume, force=force, publish=publish, **options)
     with tempfile.TemporaryDirectory(prefix="robustode-") as folder:
@@ -82,16 +86,17 @@ def evaluate(
         out: run directory; None keeps nothing on disk (the run's `path` is then gone).
         data_root: folder of the real image sets; $ROBUSTODE_DATA if None.
         device: "auto", "cpu", "cuda" or "mps".
-        audit: "cheap" for the checks that cost little, "full" for all (see `robustode.audit`).
+        audit: "none", "cheap" for the checks that cost little, "full" for all (see `robustode.audit`).
         transfer: further models, as `load_model` takes them, whose adversarials a full audit tries on these.
         resume, force: go on with, or replace, an existing run directory.
         listen: called with every `Event` of the run.
-        options: further fields of `Protocol`: limit, split, seed, also, norms, params, shard, eot, ...
+        options: further fields of `Protocol`: limit, split, seed, also, norms, params, shard, eot, outputs, ...
 
     Raises:
         RobustODEError: anything that does not fit, before anything is written.
     """
-    protocol, modules, given = protocol_of(model, data, attacks=attacks, eps=eps, **options)
+    checks = {"audit": audit, "transfer": tuple(transfer)}
+    protocol, modules, given = protocol_of(model, data, attacks=attacks, eps=eps, **checks, **options)
     return run_protocol(
         protocol,
         out,
@@ -99,8 +104,6 @@ def evaluate(
         modules=modules,
         data_root=data_root,
         device=device,
-        audit=audit,
-        transfer=transfer,
         command="robustode.evaluate(...)",
         resume=resume,
         force=force,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Self
 
 LONG_LIST = 12  # names that an error lists in full
 
@@ -31,6 +32,11 @@ class RobustODEError(Exception):
             details.append(f"got {got}")
         message = what if not details else f"{what}: {', '.join(details)}"
         super().__init__(message if not fix else f"{message}. {fix}")
+
+    def inside(self, place: str) -> Self:
+        """Return the error itself, with the place that it concerns ("a.toml, line 3") before its message."""
+        self.what, self.args = f"{place}: {self.what}", (f"{place}: {self}",)
+        return self
 
 
 class ModelError(RobustODEError):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,12 +14,31 @@ from typing import Any
 
 from robustode.errors import RobustODEError
 
+_CANNOT_WRITE = ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EISDIR", "ENAMETOOLONG")
+
+
+def unwritable(error: BaseException, path: Path | None = None) -> OSError | None:
+    """Return an error as one of the file system, with the file's name, if it says that a place cannot be written (a
+    full disk, no permission, ...); else None. safetensors has an exception of its own, with the number in its text."""
+    found = re.search(r"I/O error: .*\(os error (\d+)\)", str(error))
+    if isinstance(error, OSError):
+        number = error.errno
+    else:
+        number = int(found[1]) if found is not None and type(error).__name__ == "SafetensorError" else None
+    if number is None or number not in {getattr(errno, name, None) for name in _CANNOT_WRITE}:
+        return None
+    name = path if path is not None else getattr(error, "filename", None)
+    return OSError(number, os.strerror(number), *([str(name)] if name is not None else []))
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; move it there when the block ends, delete it if it raised.
 
     Missing folders are made. The file gets the permissions of any new file, whatever the writing library gave it.
+
+    Raises:
+        OSError: it cannot be written (a full disk, say); names `path`, whatever the writing library raised.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -27,8 +48,19 @@ def atomic(path: Path) -> Iterator[Path]:
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)
         os.replace(temporary, path)
+    except Exception as error:
+        if (wrong := unwritable(error, path)) is not None:
+            raise wrong from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def half_written(folder: Path) -> Iterator[Path]:
+    """Yield the temporary files that `atomic` left below a folder when its process was killed."""
+    for file in folder.rglob(".*.tmp"):
+        if re.fullmatch(r"\..+\.\d+\.tmp", file.name) and file.is_file():
+            yield file
 
 
 def write_text(text: str, path: Path) -> Path:

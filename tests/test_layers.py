@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "robustode"
 # Top to bottom. Modules of one line may import each other.
 LAYERS = [
     {"errors"},
-    {"files", "resources", "versions"},
+    {"files", "resources", "toml_lines", "validation", "versions"},
     {"solvers"},
     {"models"},
     {"sensitivity"},

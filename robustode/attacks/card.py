@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator, model_validator
 
 from robustode.attacks.adapters.foolbox import build_foolbox
 from robustode.attacks.adapters.python import build_python
@@ -24,6 +24,8 @@ from robustode.attacks.restarts import Restarts
 from robustode.attacks.sensitivity import SensitivityAttack
 from robustode.errors import AttackError, unknown
 from robustode.resources import read_toml
+from robustode.toml_lines import place
+from robustode.validation import validated
 
 OWN: dict[str, Callable[..., Attack]] = {
     "sensitivity": SensitivityAttack,
@@ -71,6 +73,13 @@ class Card(BaseModel):
     cascade: bool = False
     paper: str = ""
     source: str = ""
+
+    @field_validator("implementation")
+    @classmethod
+    def _known_library(cls, value: str) -> str:
+        if (library := value.partition(":")[0]) not in LIBRARIES:
+            raise ValueError(str(unknown("library", library, LIBRARIES)))
+        return value
 
     @field_validator("params")
     @classmethod
@@ -165,27 +174,19 @@ def read_card(path: Path) -> Card:
     values = read_toml(path, "attack card", AttackError)
     for key in values:
         if key in _NOT_IN_A_CARD:
-            raise AttackError(f"'{key}' of attack card '{path}'", expected="none", fix=_NOT_IN_A_CARD[key])
+            raise AttackError(f"{place(path, (key,))}: key '{key}'", expected="none", fix=_NOT_IN_A_CARD[key])
     values = {"name": path.stem, "source": str(path.parent.resolve()), **values}
-    return make_card(values, f"attack card '{path}'")
+    return make_card(values, "attack card", path)
 
 
-def make_card(values: dict[str, Any], what: str) -> Card:
-    """Validate a card; `what` names it in messages.
+def make_card(values: dict[str, Any], what: str, path: Path | None = None) -> Card:
+    """Validate a card; `what`, or the file that it is from, names it in messages.
 
     Raises:
         AttackError: an unknown key or library (the nearest name is suggested), or values that do not fit.
     """
-    for key in values:
-        if key not in Card.model_fields:
-            raise unknown(f"key of {what}", key, set(Card.model_fields) - set(_NOT_IN_A_CARD), AttackError)
     library = str(values.get("implementation", "")).partition(":")[0]
-    if "implementation" in values and library not in LIBRARIES:
-        raise unknown(f"library of {what}", library, LIBRARIES, AttackError)
     if library != "python":
         values = {**values, "source": ""}
-    try:
-        return Card.model_validate(values)
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'card'}: {e['msg']}" for e in error.errors())
-        raise AttackError(f"{what} is not valid: {problems}", fix="Compare it with a shipped card.") from None
+    hidden, tables = tuple(_NOT_IN_A_CARD), {"needs": Needs}
+    return validated(Card, values, what=what, path=path, error=AttackError, hidden=hidden, tables=tables)

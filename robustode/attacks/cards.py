@@ -12,6 +12,7 @@ from robustode.attacks.card import LIBRARIES, OWN, Card, make_card, read_card
 from robustode.attacks.norms import NORMS, check_norm
 from robustode.errors import AttackError, unknown
 from robustode.resources import read_toml, shipped
+from robustode.toml_lines import place
 
 _SUITE_KEYS = ("title", "attacks", "suites", "cascade")
 
@@ -90,21 +91,22 @@ def read_suite(path: Path, *, seen: tuple[Path, ...] = ()) -> list[Card]:
     values = read_toml(path, "suite", AttackError)
     for key, value in values.items():
         if key not in _SUITE_KEYS:
-            raise unknown(f"key of suite '{path}'", key, _SUITE_KEYS, AttackError)
+            raise unknown("key of suite", key, _SUITE_KEYS, AttackError).inside(place(path, (key,)))
         if key == "cascade" and not isinstance(value, bool):
-            raise AttackError(f"'{key}' of suite '{path}'", expected="true or false", got=repr(value))
+            raise AttackError(f"{place(path, (key,))}: {key}", expected="true or false", got=repr(value))
         if key in ("attacks", "suites") and not (
             isinstance(value, list) and all(isinstance(item, str) for item in value)
         ):
-            raise AttackError(f"'{key}' of suite '{path}'", expected="a list of names", got=repr(value))
+            raise AttackError(f"{place(path, (key,))}: {key}", expected="a list of names", got=repr(value))
     if path.resolve() in seen:
         raise AttackError(f"suite '{path}'", expected="suites that do not include themselves", got="a cycle")
     cards: list[Card] = []
-    for name in values.get("suites", []):
-        found = _beside(path, name, shipped("attacks") / "suites", "suite", suite_names())
+    for number in range(len(values.get("suites", []))):
+        found = _beside(path, values, ("suites", number), shipped("attacks") / "suites", "suite", suite_names())
         cards += read_suite(found, seen=(*seen, path.resolve()))
-    for name in values.get("attacks", []):
-        cards.append(read_card(_beside(path, name, shipped("attacks"), "attack card", card_names())))
+    for number in range(len(values.get("attacks", []))):
+        found = _beside(path, values, ("attacks", number), shipped("attacks"), "attack card", card_names())
+        cards.append(read_card(found))
     if not cards:
         raise AttackError(f"suite '{path}'", expected="at least one attack", got="none")
     if values.get("cascade"):
@@ -112,11 +114,14 @@ def read_suite(path: Path, *, seen: tuple[Path, ...] = ()) -> list[Card]:
     return distinct(cards)
 
 
-def _beside(suite: Path, name: str, folder: Path, kind: str, names: Sequence[str]) -> Path:
+def _beside(
+    suite: Path, values: Mapping[str, Any], key: tuple[str, int], folder: Path, kind: str, names: Sequence[str]
+) -> Path:
+    name = values[key[0]][key[1]]
     for path in (suite.parent / name, suite.parent / f"{name}.toml", folder / f"{name}.toml"):
         if path.is_file():
             return path
-    raise unknown(f"{kind} in suite '{suite}'", name, names, AttackError)
+    raise unknown(f"{kind} of suite", name, names, AttackError).inside(place(suite, key))
 
 
 def distinct(cards: Sequence[Card]) -> list[Card]:

@@ -12,7 +12,7 @@ from robustode.evaluation.protocol import Protocol, build_protocol
 from robustode.evaluation.rundir import RunDir, read_run
 from robustode.evaluation.runner import Listener, examine_again
 
-_ADDED = ("suite", "attacks", "budgets", "models", "data", "split")
+_ADDED = ("suite", "attacks", "budgets", "models", "data", "split", "audit", "transfer")
 
 
 def audit_run(

@@ -1,11 +1,12 @@
-"""`robustode eval` and `robustode run`."""
+"""`robustode eval`, and what `robustode run` has in common with it."""
 
 from __future__ import annotations
 
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +15,8 @@ import typer
 
 from robustode.cli import options
 from robustode.cli.console import emit, rows_of, say, show_tables, watch_run
-from robustode.errors import OptionError
+from robustode.errors import OptionError, RunError
+from robustode.files import unwritable
 
 if TYPE_CHECKING:
     from robustode.evaluation.protocol import Protocol
@@ -62,8 +64,8 @@ def eval_command(
         typer.Option("--eot", metavar="N", callback=options.at_least(1), help="Average N passes of a random model."),
     ] = None,
     allow_low_accuracy: options.AllowLowAccuracy = False,
-    no_store: Annotated[bool, typer.Option("--no-store", help="Do not keep the adversarials.")] = False,
-    audit: options.Audit = "cheap",
+    no_store: options.NoStore = False,
+    audit: options.AuditOrNone = "cheap",
     transfer: options.Transfer = None,
     strict: options.Strict = False,
     resume: options.Resume = False,
@@ -76,7 +78,7 @@ def eval_command(
     Example: robustode eval --model zoo:snode-digits --limit 100
     """
     from robustode.evaluation.budgets import parse_budgets
-    from robustode.evaluation.protocol import build_protocol
+    from robustode.evaluation.protocol import OUTPUTS, build_protocol
     from robustode.evaluation.selection import select_attacks
     from robustode.models import peek
 
@@ -95,95 +97,29 @@ def eval_command(
         "shard": shard,
         "eot": eot,
         "allow_low_accuracy": allow_low_accuracy,
-        "store": not no_store,
+        "audit": audit,
+        "transfer": transfer or [],
+        "outputs": [name for name in OUTPUTS if not (no_store and name == "adversarials")],
     }
     protocol = build_protocol(values, "evaluation")
     if eps:
         chosen = select_attacks(protocol)
         budgets = parse_budgets(eps, [attack.norm for attack in (*chosen.cards, *chosen.stored)])
-        protocol = build_protocol({**values, "budgets": budgets}, "evaluation")
+        protocol = protocol.changed("evaluation", budgets=budgets)
     if out is None:
         labels = [peek(one)["label"] for one in model]
         source = data or next((d for one in model if (d := peek(one)["data"])), "data")
         out = default_directory(labels, source, attacks)
-    _run(protocol, out, resume, force, device, data_root, json_, audit=audit, transfer=transfer or (), strict=strict)
+    run_and_show(protocol, out, resume, force, device, data_root, json_, strict)
 
 
-def run_command(
-    evaluation: Annotated[
-        str, typer.Argument(metavar="EVALUATION", help="Protocol by name (robustode list evaluations) or path.")
-    ],
-    out: options.Out = None,
-    limit: options.Limit = None,
-    device: options.Device = "cpu",
-    audit: options.Audit = "cheap",
-    transfer: options.Transfer = None,
-    strict: options.Strict = False,
-    resume: options.Resume = False,
-    force: options.Force = False,
-    data_root: options.DataRoot = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            "--seed",
-            metavar="N",
-            callback=options.at_least(0),
-            help="Seed in place of the protocol's; of a study: its units with that seed.",
-        ),
-    ] = None,
-    shard: Annotated[
-        str | None, typer.Option("--shard", metavar="i/N", help="Of a study: only every N-th unit, from the i-th.")
-    ] = None,
-    json_: options.Json = False,
-) -> None:
-    """Run an evaluation protocol, or a study.
-
-    A study trains what it evaluates.
-
-    Example: robustode run quickstart
-    """
-    from robustode.evaluation.protocol import build_protocol, read_protocol
-    from robustode.evaluation.study import is_study
-
-    if is_study(evaluation):
-        return _run_study(
-            evaluation,
-            out or Path("runs") / Path(evaluation).stem,
-            {"--limit": limit, "--force": force or None, "--transfer": transfer, "--strict": strict or None},
-            resume=resume,
-            seed=seed,
-            shard=shard,
-            data_root=data_root,
-            quiet=json_,
-        )
-    if shard is not None:
-        raise OptionError("--shard", expected="a study", got=f"protocol '{evaluation}'")
-    protocol = read_protocol(evaluation)
-    changes = {key: value for key, value in (("limit", limit), ("seed", seed)) if value is not None}
-    if changes:
-        protocol = build_protocol({**protocol.model_dump(), **changes}, f"protocol '{evaluation}'")
-    place = out or Path("runs") / Path(evaluation).stem
-    checks = {"audit": audit, "transfer": transfer or (), "strict": strict}
-    _run(protocol, place, resume, force, device, data_root, json_, **checks)
-
-
-def _run_study(name: str, out: Path, refused: dict[str, Any], **options_: Any) -> None:
-    from robustode.cli.study import run_study_file
-
-    for option, value in refused.items():
-        if value is not None:
-            fix = "Change a copy of its file."
-            raise OptionError(option, expected="a protocol; a study says it itself", got=f"study '{name}'", fix=fix)
-    run_study_file(name, out, **options_)
-
-
-def default_directory(labels: list[str], data: str, suite: str) -> Path:
+def default_directory(labels: Sequence[str], data: str, suite: str) -> Path:
     """Return runs/<models>-<data>-<suite>."""
     name = "-".join(["+".join(labels), Path(data).stem or data, Path(suite).stem if "/" in suite else suite])
     return Path("runs") / re.sub(r"[^A-Za-z0-9._+-]", "_", name)
 
 
-def _run(
+def run_and_show(
     protocol: Protocol,
     out: Path,
     resume: bool,
@@ -191,34 +127,44 @@ def _run(
     device: str,
     data_root: Path | None,
     quiet: bool,
-    *,
-    audit: str,
-    transfer: Sequence[str],
     strict: bool,
 ) -> None:
+    """Run a protocol into a directory, show it and exit as `finish` does."""
     from robustode.api import run_protocol
 
+    if strict and protocol.audit == "none":
+        raise OptionError("--strict", expected="an audit, whose defects it is about", got="none (--audit none)")
     options.check_place(out, resume=resume, force=force)
     place = options.check_device(device)
+    with _going_on(out), watch_run(quiet) as listen:
+        run = run_protocol(
+            protocol,
+            out,
+            data_root=data_root,
+            device=place,
+            command=command_line(),
+            resume=resume,
+            force=force,
+            listen=listen,
+        )
+    finish(run, quiet, strict)
+
+
+@contextmanager
+def _going_on(out: Path) -> Iterator[None]:
+    """Say, when a run ends before its time by Ctrl-C or by a disk that is full, what is left and how to go on."""
     try:
-        with watch_run(quiet) as listen:
-            run = run_protocol(
-                protocol,
-                out,
-                data_root=data_root,
-                device=place,
-                audit=audit,
-                transfer=transfer,
-                command=command_line(),
-                resume=resume,
-                force=force,
-                listen=listen,
-            )
+        yield
     except KeyboardInterrupt:
         if out.exists():
             sys.stderr.write(f"what is finished stays in {out}; go on with the same command and --resume\n")
         raise typer.Exit(130) from None
-    finish(run, quiet, strict)
+    except Exception as error:
+        wrong = unwritable(error)
+        if wrong is None or not out.exists():
+            raise
+        fix = f"Make room. What is finished stays in {out}; go on with the same command and --resume."
+        raise RunError(f"cannot write '{wrong.filename or out}': {wrong.strerror}", fix=fix) from error
 
 
 def finish(run: RunDir, quiet: bool, strict: bool = False) -> None:
@@ -227,9 +173,9 @@ def finish(run: RunDir, quiet: bool, strict: bool = False) -> None:
     from robustode.reporting import audit
     from robustode.reporting.captions import partial
     from robustode.reporting.html import summary
-    from robustode.reporting.views import all_tables
+    from robustode.reporting.views import run_tables
 
-    tables = all_tables(run.records, run.meta, run.timings, run.audit)
+    tables = run_tables(run)
     unknown = any("incomplete" in t.frame and bool((t.frame["incomplete"] > 0).any()) for t in tables)
     if quiet:
         emit(

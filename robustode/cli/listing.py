@@ -84,8 +84,8 @@ def _evaluations() -> list[Row]:
             row = {"title": study.title, "data": data, "models": models, "attacks": ", ".join(study.evaluation.attacks)}
         else:
             p = read_protocol(name)
-            models = ", ".join(m.model for m in p.models)
-            row = {"title": p.title, "data": p.data or "", "models": models, "attacks": p.attacks}
+            models = ", ".join(m.model for m in p.models) or "yours (--model)"
+            row = {"title": p.title, "data": p.data or "the models' own", "models": models, "attacks": p.attacks}
         rows.append({"name": name, **row})
     return rows
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
-import re
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -21,19 +19,20 @@ from robustode.cli import (
     generate,
     listing,
     report,
+    run,
     sensitivity,
     train,
     uncertainty,
     verify,
 )
 from robustode.errors import OptionError, RobustODEError
+from robustode.files import unwritable
 
 # Before torch starts its threads: on a machine that does other work too, threads that wait by spinning slow everything
 # down several times. It changes no result.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 WRONG_USE, INTERRUPTED = 2, 130
-_CANNOT_WRITE = ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EISDIR", "ENAMETOOLONG")
 
 app = typer.Typer(
     name="robustode",
@@ -44,7 +43,7 @@ app = typer.Typer(
     epilog="Start with: robustode eval --model zoo:snode-digits --limit 100",
 )
 app.command("eval")(evaluate.eval_command)
-app.command("run")(evaluate.run_command)
+app.command("run")(run.run_command)
 app.command("train")(train.train_command)
 app.command("deploy")(deploy.deploy_command)
 app.command("generate")(generate.generate_command)
@@ -93,25 +92,15 @@ def main(args: Sequence[str] | None = None) -> None:
             sys.stderr.write("interrupted\n")
         raise
     except Exception as error:
-        if not _is_unwritable(error):
+        if (wrong := unwritable(error)) is None:
             raise
-        place = f" '{error.filename}'" if isinstance(error, OSError) and error.filename else ""
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        _stop(f"cannot write{place}: {reason}. Make room, or choose another place with --out.")
+        place = f" '{wrong.filename}'" if wrong.filename else ""
+        _stop(f"cannot write{place}: {wrong.strerror}. Make room, or choose another place with --out.")
 
 
 def _stop(message: str) -> None:
     sys.stderr.write(f"error: {message}\n")
     sys.exit(WRONG_USE)
-
-
-def _is_unwritable(error: Exception) -> bool:
-    """Whether a place cannot be written; safetensors has its own exception for it, with the number in its text."""
-    numbers = {getattr(errno, name, None) for name in _CANNOT_WRITE}
-    if isinstance(error, OSError):
-        return error.errno in numbers
-    found = re.search(r"I/O error: .*\(os error (\d+)\)", str(error))
-    return type(error).__name__ == "SafetensorError" and found is not None and int(found[1]) in numbers
 
 
 def _refuse_empty(arguments: list[str]) -> None:

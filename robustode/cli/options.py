@@ -63,10 +63,15 @@ Audit = Annotated[
     str,
     typer.Option("--audit", metavar="cheap|full", help="Checks of the numbers: those that cost little, or all."),
 ]
+AuditOrNone = Annotated[
+    str | None,
+    typer.Option("--audit", metavar="none|cheap|full", help="Checks of the numbers: none, the cheap ones, or all."),
+]
 Transfer = Annotated[
     list[str] | None,
     typer.Option("--transfer", metavar="MODEL", help="Another model whose adversarials a full audit tries. Repeats."),
 ]
+NoStore = Annotated[bool, typer.Option("--no-store", help="Do not keep the adversarials.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with status 3 if a check of the audit finds a defect.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in the same directory.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]

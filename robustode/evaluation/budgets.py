@@ -23,17 +23,43 @@ def parse_radius(text: str) -> float:
     return value
 
 
+def as_parts(value: Any) -> tuple[Any, ...]:
+    """Return the parts of a number, a text ("4/255,8/255") or a list of them; raise `BudgetError` if there is none."""
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, Sequence) else [value]
+    if not parts:
+        raise BudgetError("eps", expected="at least one radius", got="none")
+    return tuple(parts)
+
+
+def distinct_radii(radii: Sequence[float]) -> tuple[float, ...]:
+    """Return the radii, ascending; raise `BudgetError` if one comes twice."""
+    twice = sorted({radius for radius in radii if radii.count(radius) > 1})
+    if twice:
+        raise BudgetError("eps", expected="every radius once", got=f"{twice[0]:g} twice", fix="Write it once.")
+    return tuple(sorted(radii))
+
+
 def parse_radii(value: Any) -> tuple[float, ...]:
-    """Return the radii, ascending and each once, of a number, a text ("4/255,8/255") or a list of them.
+    """Return the radii, ascending, of a number, a text ("4/255,8/255") or a list of them.
 
     Raises:
-        BudgetError: none at all, or one that is not a positive finite number.
+        BudgetError: none at all, one that is not a positive finite number, or one that comes twice.
     """
-    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, Sequence) else [value]
-    radii = {parse_radius(str(part)) for part in parts}
-    if not radii:
-        raise BudgetError("eps", expected="at least one radius", got="none")
-    return tuple(sorted(radii))
+    return distinct_radii([parse_radius(str(part)) for part in as_parts(value)])
+
+
+def check_radii(radii: Sequence[float], norm: str, bounds: Sequence[float], dimension: int) -> None:
+    """Raise `BudgetError` if a ball is larger than the box: no two of its points are further apart than hi − lo (L∞),
+    (hi − lo) √d (L2) or (hi − lo) d (L1)."""
+    lo, hi = bounds
+    most = (hi - lo) * {"linf": 1.0, "l2": math.sqrt(dimension), "l1": float(dimension)}[norm]
+    if radii[-1] > most * (1 + 1e-9):
+        raise BudgetError(
+            f"budgets for norm {norm}",
+            expected=f"radii up to {most:g}, the greatest distance in the box [{lo:g}, {hi:g}]",
+            got=f"{radii[-1]:g}",
+            fix="Radii are in the units of the inputs: 8/255 for inputs in [0, 1], 8 for inputs in [0, 255].",
+        )
 
 
 def parse_budgets(texts: Sequence[str], norms: Sequence[str]) -> dict[str, tuple[float, ...]]:

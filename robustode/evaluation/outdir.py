@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from robustode.errors import RunError
-from robustode.evaluation.rundir import hash_files
-from robustode.files import read_json
+from robustode.evaluation.changes import changes
+from robustode.evaluation.rundir import SCHEMA, hash_files
+from robustode.files import half_written, read_json
 
 FILES = ("records.parquet", "timings.parquet", "run.json", "audit.json", "depth.parquet", "report.html")
 FOLDERS = ("shards", "adversarials", "tables", "figures")
-_MACHINE = ("the versions of libraries", "the device")
 
 
 def check_directory(out: Path, meta: dict[str, Any], *, resume: bool, force: bool, other_machine: bool = False) -> None:
@@ -28,32 +28,35 @@ def check_directory(out: Path, meta: dict[str, Any], *, resume: bool, force: boo
     if not (resume or force):
         fix = "Choose another --out, continue it with --resume, or replace it with --force."
         raise RunError(what, expected="a directory that does not exist", got="it exists", fix=fix)
-    if out.is_dir() and not any(out.iterdir()):
+    if out.is_dir() and set(out.iterdir()) <= set(half_written(out)):
         return
     old = read_json(out / "run.json", RunError) if (out / "run.json").is_file() else {}
     if not {"schema", "protocol_hash"} <= set(old):
         fix = "Choose another --out; --resume and --force take runs only."
         raise RunError(what, expected="an earlier run", got="something else", fix=fix)
     if resume:
-        _check_same(old, meta, out, other_machine)
+        if old["schema"] != SCHEMA:
+            newer = isinstance(old["schema"], int) and old["schema"] > SCHEMA
+            fix = "Update robustode to go on with it." if newer else "Start anew with --force, or choose another --out."
+            raise RunError(f"schema of run '{out}'", expected=SCHEMA, got=old["schema"], fix=fix)
+        if changed := changes(old, meta, machine=not other_machine):
+            fix = "Give the same command as before, or start anew with --force."
+            expected, got = "the run that was interrupted", "; ".join(changed)
+            raise RunError(f"cannot resume '{out}'", expected=expected, got=got, fix=fix)
 
 
-def _check_same(old: dict[str, Any], new: dict[str, Any], out: Path, other_machine: bool) -> None:
-    facts = {
-        "the protocol (attacks, budgets, data, seed or shard size)": lambda meta: meta["protocol_hash"],
-        "the models": lambda meta: [(model["label"], model["hash"]) for model in meta["models"]],
-        "the data": lambda meta: meta["data"]["fingerprint"],
-        "whether adversarials are kept": lambda meta: meta["protocol"]["store"],
-        _MACHINE[0]: lambda meta: meta["versions"],
-        _MACHINE[1]: lambda meta: meta["machine"]["device"],
-    }
-    if other_machine:
-        facts = {name: fact for name, fact in facts.items() if name not in _MACHINE}
-    changed = [name for name, fact in facts.items() if fact(old) != fact(new)]
-    if changed:
-        fix = "Give the same command as before, or start anew with --force."
-        got = f"changes in {', '.join(changed)}"
-        raise RunError(f"cannot resume '{out}'", expected="the run that was interrupted", got=got, fix=fix)
+def begun(out: Path, meta: dict[str, Any]) -> dict[str, Any]:
+    """Return run.json of a run that goes on: what `meta` says, with when and by which command it was begun."""
+    if not (out / "run.json").is_file():
+        return meta
+    old = read_json(out / "run.json", RunError)
+    return {**meta, "created": old.get("created", meta["created"]), "command": old.get("command", meta["command"])}
+
+
+def sweep(out: Path) -> None:
+    """Delete what a killed process left half written in a run directory that is held."""
+    for file in half_written(out):
+        file.unlink(missing_ok=True)
 
 
 def clear(out: Path) -> None:

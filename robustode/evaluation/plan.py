@@ -11,6 +11,7 @@ from torch import nn
 
 from robustode.data import CATALOGUE, Data, check_fits, default_budgets, load_data
 from robustode.errors import DataError, ProtocolError
+from robustode.evaluation.budgets import check_radii
 from robustode.evaluation.planned import Known, PlannedModel, load_models, look_at
 from robustode.evaluation.protocol import Protocol, digest
 from robustode.evaluation.selection import Selection, fitting, resolved_attacks, select_attacks
@@ -93,7 +94,14 @@ def _load_data(protocol: Protocol, given: Any, known: Sequence[Known], root: str
     if not isinstance(source, Data) and not own_box:
         candidates = [*(entry.bounds for entry in protocol.models), *(facts.bounds for facts in known)]
         bounds = next((box for box in candidates if box is not None), None)
-    return load_data(source, split=protocol.split, limit=protocol.limit, seed=protocol.seed, root=root, bounds=bounds)
+    try:
+        return load_data(
+            source, split=protocol.split, limit=protocol.limit, seed=protocol.seed, root=root, bounds=bounds
+        )
+    except DataError as error:
+        words = error.what.split()  # "limit for data ...", "unknown split", else it is about the source
+        with protocol.blaming(next((key for key in ("limit", "split") if key in words[:2]), "data")):
+            raise
 
 
 def _check_units(data: Data, model: PlannedModel) -> None:
@@ -126,14 +134,18 @@ def _budgets(protocol: Protocol, attacks: Selection, data: Data, model: Any) -> 
     for norm in protocol.budgets:
         if norm not in norms:
             expected = f"norms of the attacks ({', '.join(norms)})" if norms else "none, as there are no attacks"
-            raise ProtocolError("budgets", expected=expected, got=f"'{norm}'")
-    default = default_budgets(data.name, tuple(model.bounds), data.x[0].numel())
+            with protocol.blaming("budgets", norm):
+                raise ProtocolError("budgets", expected=expected, got=f"'{norm}'")
+    box, dimension = tuple(model.bounds), data.x[0].numel()
+    default = default_budgets(data.name, box, dimension)
     out = {}
     for norm in norms:
         radii = protocol.budgets.get(norm) or default.get(norm)
         if not radii:
             fix = f"Give them: --eps {norm}=..."
             raise ProtocolError(f"budgets for norm {norm}", expected="radii", got="no default for it", fix=fix)
+        with protocol.blaming("budgets", norm):
+            check_radii(radii, norm, box, dimension)
         out[norm] = tuple(radii)
     return out
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from robustode.data import Data
-from robustode.errors import ModelError
+from robustode.errors import ModelError, ProtocolError
 from robustode.evaluation.eot import Averaged
 from robustode.evaluation.protocol import Protocol
 from robustode.evaluation.selection import unique_names
@@ -69,7 +69,15 @@ class Known:
 
 
 def look_at(protocol: Protocol, modules: Sequence[nn.Module | None] | None) -> list[Known]:
-    """Look at every model without loading it; a module object stands in place of an entry's name where there is one."""
+    """Look at every model without loading it; a module object stands in place of an entry's name where there is one.
+
+    Raises:
+        ProtocolError: there is no model.
+        ModelError: one that is not there.
+    """
+    if not protocol.models:
+        fix = "Name them in the protocol, or with --model, which repeats."
+        raise ProtocolError("models of the protocol", expected="at least one", got="none", fix=fix)
     given = [None] * len(protocol.models) if modules is None else list(modules)
     if len(given) != len(protocol.models):
         raise ModelError("modules", expected=f"one for each of {len(protocol.models)} entries", got=len(given))
@@ -77,7 +85,11 @@ def look_at(protocol: Protocol, modules: Sequence[nn.Module | None] | None) -> l
         protocol.near(entry.model) if module is None else module
         for entry, module in zip(protocol.models, given, strict=True)
     ]
-    return [Known(spec=spec, **peek(spec)) for spec in specs]
+    known = []
+    for number, spec in enumerate(specs):
+        with protocol.blaming("models", number):
+            known.append(Known(spec=spec, **peek(spec)))
+    return known
 
 
 def load_models(protocol: Protocol, known: Sequence[Known], data: Data, device: str) -> tuple[PlannedModel, ...]:
@@ -89,10 +101,11 @@ def load_models(protocol: Protocol, known: Sequence[Known], data: Data, device: 
     entries = zip(protocol.models, known, strict=True)
     labels = unique_names([entry.label or facts.label for entry, facts in entries])
     models = []
-    for label, entry, facts in zip(labels, protocol.models, known, strict=True):
-        module: Any = load_model(
-            facts.spec, device=device, sample=data.x[:1], default_bounds=data.bounds, **entry.options()
-        )
+    for number, (label, entry, facts) in enumerate(zip(labels, protocol.models, known, strict=True)):
+        with protocol.blaming("models", number):
+            module: Any = load_model(
+                facts.spec, device=device, sample=data.x[:1], default_bounds=data.bounds, **entry.options()
+            )
         inner = getattr(module, "module", module)
         models.append(
             PlannedModel(

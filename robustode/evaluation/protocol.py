@@ -4,19 +4,47 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+)
 from torch import nn
 
 from robustode.attacks.norms import check_norm
-from robustode.errors import OptionError, ProtocolError, unknown
-from robustode.evaluation.budgets import parse_radii
+from robustode.data.subset import parse_limit
+from robustode.errors import OptionError, ProtocolError, RobustODEError, unknown
+from robustode.evaluation.budgets import as_parts, distinct_radii, parse_radius
 from robustode.resources import read_toml, shipped
+from robustode.toml_lines import line_of, place
+from robustode.validation import as_value_error, validated
 
 HASH_DIGITS = 16
+AUDITS = ("none", "cheap", "full")
+OUTPUTS = ("tables", "figures", "report", "adversarials")
+
+Strict = Field(strict=True)
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+NormName = Annotated[str, AfterValidator(as_value_error(check_norm))]
+Radius = Annotated[float, BeforeValidator(as_value_error(lambda value: parse_radius(str(value))))]
+Radii = Annotated[
+    tuple[Radius, ...], BeforeValidator(as_value_error(as_parts)), AfterValidator(as_value_error(distinct_radii))
+]
+
+
+def _limit(value: Any) -> Any:
+    limit = parse_limit(value)
+    return value if limit is None or limit.first else limit.n
 
 
 class ModelEntry(BaseModel):
@@ -27,13 +55,20 @@ class ModelEntry(BaseModel):
     model: str
     label: str | None = None
     arch: str | None = None
-    bounds: tuple[float, float] | None = None
-    classes: int | None = None
-    input_shape: tuple[int, ...] | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    bounds: tuple[Number, Number] | None = None
+    classes: Annotated[int, Strict, Field(ge=2)] | None = None
+    input_shape: tuple[Annotated[int, Strict, Field(ge=1)], ...] | None = None
+    mean: tuple[Number, ...] | None = None
+    std: tuple[Number, ...] | None = None
     normalise: str | None = None
     output: str | None = None
+
+    @field_validator("bounds")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not value[0] < value[1]:
+            raise ValueError(f"expected (lo, hi) with lo < hi, got {value}")
+        return value
 
     def options(self) -> dict[str, Any]:
         """Return the keyword arguments of `load_model` that this entry gives."""
@@ -43,8 +78,14 @@ class ModelEntry(BaseModel):
 class Protocol(BaseModel):
     """A whole evaluation. `robustode eval` builds one from its flags; `robustode run` reads one from a file.
 
+    The hash that is stamped into every record is of what decides the numbers of the attacks: the samples themselves
+    (data, split, limit), every parameter of every card, the budgets with defaults filled in, seed, shard and eot
+    (`robustode.evaluation.plan`). Not part of it are the models, which have hashes of their own in the records, so that
+    two models under one protocol show it; the audit with `transfer`, whose rows are apart (attack "audit-...") and may
+    be made anew when the run has ended; and what is kept or said: outputs, title, allow_low_accuracy.
+
     Attributes:
-        models: entries, or bare model names.
+        models: entries, or bare model names; empty for a protocol that is given its models (`run --model`).
         data: data source; None takes the one that all checkpoints name.
         limit: n for a class-stratified random subset, "first:n", or None for the whole split.
         attacks: suite or card, by name or path.
@@ -56,67 +97,95 @@ class Protocol(BaseModel):
         shard: samples in a unit of work.
         eot: draws averaged for a model that answers differently on repeats.
         allow_low_accuracy: go on although the clean accuracy is suspicious.
-        store: keep the best adversarial of every sample.
+        audit: checks of the numbers: "none", "cheap" for those that cost little, "full" for all.
+        transfer: further models whose adversarials a full audit tries on these.
+        outputs: what is written beside records, timings and run.json, of "tables", "figures", "report" and
+            "adversarials" (the best adversarial of every sample, which `robustode verify` scores again).
         base: folder of the protocol's file, in which the files that it names are looked for first.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     title: str = ""
-    models: tuple[ModelEntry, ...] = Field(min_length=1)
+    models: tuple[ModelEntry, ...] = ()
     data: str | None = None
     split: str = "test"
-    limit: int | str | None = None
+    limit: Annotated[int | str | None, BeforeValidator(as_value_error(_limit))] = None
     attacks: str = "standard"
     also: tuple[str, ...] = ()
-    norms: tuple[str, ...] = ()
+    norms: tuple[NormName, ...] = ()
     params: dict[str, Any] = Field(default_factory=dict)
-    budgets: dict[str, tuple[float, ...]] = Field(default_factory=dict)
-    seed: int = Field(default=0, ge=0, lt=2**63)
-    shard: int = Field(default=500, ge=1)
-    eot: int | None = Field(default=None, ge=1)
-    allow_low_accuracy: bool = False
-    store: bool = True
+    budgets: dict[NormName, Radii] = Field(default_factory=dict)
+    seed: int = Field(default=0, ge=0, lt=2**63, strict=True)
+    shard: int = Field(default=500, ge=1, strict=True)
+    eot: Annotated[int, Strict, Field(ge=1)] | None = None
+    allow_low_accuracy: bool = Field(default=False, strict=True)
+    audit: str = "cheap"
+    transfer: tuple[str, ...] = ()
+    outputs: tuple[Literal["tables", "figures", "report", "adversarials"], ...] = OUTPUTS
     base: str = ""
+
+    _file: Path | None = PrivateAttr(default=None)
+    _overridden: frozenset[str] = PrivateAttr(default=frozenset())
 
     @field_validator("models", mode="before")
     @classmethod
     def _entries(cls, value: Any) -> Any:
         if not isinstance(value, list | tuple):
             return value
-        for entry in value:
-            for key in entry if isinstance(entry, Mapping) else ():
-                if key not in ModelEntry.model_fields:
-                    raise ValueError(str(unknown("key of a model", str(key), ModelEntry.model_fields, ProtocolError)))
         return [{"model": entry} if isinstance(entry, str) else entry for entry in value]
 
-    @field_validator("budgets", mode="before")
+    @field_validator("audit")
     @classmethod
-    def _radii(cls, value: Any) -> Any:
-        if not isinstance(value, Mapping):
-            return value
-        return {check_norm(str(norm)): parse_radii(radii) for norm, radii in value.items()}
+    def _scope(cls, value: str) -> str:
+        if value not in AUDITS:
+            raise ValueError(str(unknown("audit", value, AUDITS)).removeprefix("unknown audit: "))
+        return value
+
+    @field_validator("outputs")
+    @classmethod
+    def _in_order(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(name for name in OUTPUTS if name in value)
+
+    @field_validator("transfer")
+    @classmethod
+    def _of_the_full_audit(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if value and (audit := info.data.get("audit", "full")) != "full":
+            raise ValueError(f'expected none, as audit "{audit}" does not try other models; say audit "full"')
+        return value
 
     def near(self, name: str) -> str:
         """Return the path of a file or folder that lies beside the protocol, else the name as it is."""
         beside = Path(self.base) / name
         return str(beside) if self.base and beside.exists() else name
 
+    def changed(self, what: str, **values: Any) -> Protocol:
+        """Return the protocol with these values in place of its own; `what` names it in messages."""
+        out = build_protocol({**self.model_dump(), **values}, what)
+        out._file, out._overridden = self._file, self._overridden | set(values)
+        return out
 
-def build_protocol(values: Mapping[str, Any], what: str = "protocol") -> Protocol:
-    """Validate a protocol.
+    @contextmanager
+    def blaming(self, *key: str | int) -> Iterator[None]:
+        """Put file and line of a key before the message of an error that is raised inside, if the file has the key."""
+        try:
+            yield
+        except RobustODEError as error:
+            if self._file is None or key[0] in self._overridden or line_of(self._file, key) is None:
+                raise
+            raise error.inside(place(self._file, key)) from None
+
+
+def build_protocol(values: Mapping[str, Any], what: str = "protocol", *, path: Path | None = None) -> Protocol:
+    """Validate a protocol, of a file if `path` is given.
 
     Raises:
-        ProtocolError: with every key that is unknown (nearest name suggested) and every value that does not fit.
+        ProtocolError: with every key that is unknown (nearest name suggested) and every value that does not fit, and
+            the lines of the file.
     """
-    for key in values:
-        if key not in Protocol.model_fields:
-            raise unknown(f"key of {what}", key, set(Protocol.model_fields) - {"base"}, ProtocolError)
-    try:
-        return Protocol.model_validate(dict(values))
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ProtocolError(f"{what} is not valid: {problems}") from None
+    hidden = ("base",)
+    tables = {"models": ModelEntry}
+    return validated(Protocol, values, what=what, path=path, error=ProtocolError, tables=tables, hidden=hidden)
 
 
 def protocol_of(
@@ -163,7 +232,12 @@ def read_protocol(name: str) -> Protocol:
     for path in (Path(name), shipped("evaluations") / f"{name}.toml"):
         if path.is_file():
             values = read_toml(path, "protocol", ProtocolError)
-            return build_protocol({**values, "base": str(path.parent.resolve())}, f"protocol '{path}'")
+            if "base" in values:
+                wrong = unknown("key of protocol", "base", set(Protocol.model_fields) - {"base"}, ProtocolError)
+                raise wrong.inside(place(path, ("base",)))
+            protocol = build_protocol({**values, "base": str(path.parent.resolve())}, path=path)
+            protocol._file = path
+            return protocol
     raise unknown("protocol", name, protocol_names(), ProtocolError)
 
 

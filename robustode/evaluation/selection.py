@@ -44,15 +44,17 @@ def select_attacks(protocol: Protocol) -> Selection:
     if protocol.params and not any(is_shorthand(name) for name in names):
         fix = "Write a card of your own, or name the implementation (torchattacks:PGD) together with --norm."
         got = ", ".join(sorted(protocol.params))
-        raise AttackError("parameters", expected="none: the cards fix them", got=got, fix=fix)
+        with protocol.blaming("params"):
+            raise AttackError("parameters", expected="none: the cards fix them", got=got, fix=fix)
     stored, cards = [], []
-    for name in names:
+    for number, name in enumerate(names, start=-1):
         folder = Path(protocol.near(name))
-        if name in protocol.also and folder.is_dir():
-            stored.append(read_stored(folder))
-        else:
-            params = protocol.params if is_shorthand(name) else None
-            cards += resolve(name, norms=protocol.norms, params=params, base=base)
+        with protocol.blaming(*(("also", number) if number >= 0 else ("attacks",))):
+            if name in protocol.also and folder.is_dir():
+                stored.append(read_stored(folder))
+            else:
+                params = protocol.params if is_shorthand(name) else None
+                cards += resolve(name, norms=protocol.norms, params=params, base=base)
     usable, skipped = _installed(distinct(cards))
     return Selection(cards=usable, stored=_named_apart(stored), skipped=skipped)
 

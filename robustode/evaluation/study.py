@@ -9,15 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from robustode.errors import ProtocolError, TrainingError, unknown
 from robustode.evaluation.protocol import digest
 from robustode.models.snode_config import SNODEConfig
 from robustode.resources import read_toml, shipped
+from robustode.toml_lines import place
 from robustode.training.cost import Cost
 from robustode.training.ncg import NCGConfig
 from robustode.training.sgd import SGDConfig
+from robustode.validation import validated
 
 FACTORS: dict[str, tuple[str, ...]] = {
     "optimiser": ("ncg", "adam", "sgd"),
@@ -199,13 +201,7 @@ def read_study(name: str) -> Study:
         raise ProtocolError(f"study '{name}'", expected="a file, or a name of evaluations/", got="neither")
     values = read_toml(path, "protocol", ProtocolError)
     _check_keys(values, path)
-    try:
-        return Study.model_validate(values)
-    except ValidationError as error:
-        problems = [
-            ".".join(map(str, e["loc"])) + ": " + e["msg"].removeprefix("Value error, ") for e in error.errors()
-        ]
-        raise ProtocolError(f"protocol '{path}' is not valid: {'; '.join(p.lstrip(': ') for p in problems)}") from None
+    return validated(Study, values, what="study", path=path, error=ProtocolError)
 
 
 def _check_keys(values: dict[str, Any], path: Path) -> None:
@@ -215,18 +211,22 @@ def _check_keys(values: dict[str, Any], path: Path) -> None:
     known |= {"evaluation": Evaluation.model_fields, "": Study.model_fields}
     for name, names in known.items():
         found = values.get(name, {}) if name else values
-        for table in found if isinstance(found, list) else [found]:
+        for number, table in enumerate(found if isinstance(found, list) else [found]):
+            inner = ((name, number) if isinstance(found, list) else (name,)) if name else ()
             for key in table if isinstance(table, dict) else ():
                 if key not in names:
-                    raise unknown(f"key of {name or 'protocol'} in '{path}'", key, names, ProtocolError)
+                    wrong = unknown(f"key of {name or 'protocol'}", key, names, ProtocolError)
+                    raise wrong.inside(place(path, (*inner, key)))
     for name in ("data", "settings", "extra"):
         tables = values.get(name, [])
         if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-            raise ProtocolError(f"{name} in '{path}'", expected=f"tables, each under [[{name}]]", got=f"[{name}]")
-    for table in values.get("settings", []):
+            what = f"{place(path, (name,))}: {name}"
+            raise ProtocolError(what, expected=f"tables, each under [[{name}]]", got=f"[{name}]")
+    for number, table in enumerate(values.get("settings", [])):
         for factor, levels in FACTORS.items():
             if factor in table and table[factor] not in levels:
-                raise unknown(f"level of {factor} in settings of '{path}'", str(table[factor]), levels, ProtocolError)
+                wrong = unknown(f"level of {factor} in settings", str(table[factor]), levels, ProtocolError)
+                raise wrong.inside(place(path, ("settings", number, factor)))
 
 
 def _check_names(what: str, names: list[str]) -> None:

@@ -158,7 +158,7 @@ def _protocol(study: Study, data: str, **changes: Any) -> Protocol:
         "limit": study.evaluation.samples,
         "attacks": first,
         "also": others,
-        "store": False,
+        "outputs": [],
         "allow_low_accuracy": True,
         **changes,
     }

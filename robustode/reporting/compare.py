@@ -14,12 +14,12 @@ from robustode.evaluation.rundir import RunDir
 from robustode.evaluation.statistics import Estimate, mcnemar, median_difference, paired_difference
 from robustode.evaluation.worst_case import WorstCase, worst_case
 from robustode.reporting import captions, layout
+from robustode.reporting.accuracy import robust_accuracy
 from robustode.reporting.distances import minimal_distance
 from robustode.reporting.formatting import NONE, eps_label, interval, norm_name, p_value, points
 from robustode.reporting.join import join
 from robustode.reporting.multiple import with_holm
 from robustode.reporting.tables import Table
-from robustode.reporting.views import robust_accuracy
 
 ALL_PAIRS = 4  # models; with more, each is compared with the first
 _ACCURACY = (

@@ -12,6 +12,7 @@ from robustode.evaluation.rundir import RunDir
 from robustode.files import write_text
 from robustode.reporting.accuracy import clean_accuracy, robust_accuracy
 from robustode.reporting.audit import audit_table
+from robustode.reporting.compare import paired
 from robustode.reporting.cost import attack_cost
 from robustode.reporting.distances import minimal_distance
 from robustode.reporting.onestep import one_step
@@ -24,6 +25,7 @@ __all__ = [
     "minimal_distance",
     "one_step",
     "robust_accuracy",
+    "run_tables",
     "save_tables",
     "write_tables",
 ]
@@ -45,9 +47,15 @@ def all_tables(
     ]
 
 
+def run_tables(run: RunDir) -> list[Table]:
+    """Return the tables of a run and, if it has several models, their paired differences."""
+    tables = all_tables(run.records, run.meta, run.timings, run.audit)
+    return tables + (paired(run.records, run.meta) if len(run.meta["models"]) > 1 else [])
+
+
 def write_tables(run: RunDir) -> list[Path]:
     """Write tables/NAME.{csv,md,tex} of a run, each atomically, and return their paths."""
-    return save_tables(all_tables(run.records, run.meta, run.timings, run.audit), run.path / "tables")
+    return save_tables(run_tables(run), run.path / "tables")
 
 
 def save_tables(tables: Sequence[Table], folder: Path) -> list[Path]:

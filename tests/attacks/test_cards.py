@@ -148,13 +148,16 @@ def test_step_sizes_follow_eps():
             "got 'param'. Did you mean 'params'?",
         ),
         (card_text(implementation="foolbx:LinfPGD"), "got 'foolbx'. Did you mean 'foolbox'?"),
-        (card_text(norm="l0"), "is not valid: norm: Input should be 'l1', 'l2' or 'linf'"),
-        (card_text(kind="best"), "is not valid: kind: Input should be 'minimal' or 'budget'"),
-        (card_text(title=3), "is not valid: title: Input should be a valid string. Compare it with a shipped card."),
-        ("title = 't'\nnorm = 'l2'\nkind = 'minimal'\n", "is not valid: implementation: Field required"),
-        (card_text() + "[params]\nsteps = inf\n", "params: Value error, expected finite numbers, texts, true or false"),
-        (card_text() + "[params]\nday = 2020-01-01\n", "params: Value error, expected finite numbers, texts"),
-        (card_text() + "[per_eps]\nabs_stepsize = nan\n", "per_eps.abs_stepsize: Input should be a finite number"),
+        (card_text(norm="l0"), "mine.toml, line 3: norm: expected 'l1', 'l2' or 'linf', got 'l0'"),
+        (card_text(kind="best"), "line 4: kind: expected 'minimal' or 'budget'"),
+        (card_text(title=3), "line 1: title: expected a text, got 3"),
+        ("title = 't'\nnorm = 'l2'\nkind = 'minimal'\n", "mine.toml: implementation: expected a value, got none"),
+        (card_text() + "[params]\nsteps = inf\n", "params: expected finite numbers, texts, true or false"),
+        (card_text() + "[params]\nday = 2020-01-01\n", "params: expected finite numbers, texts"),
+        (
+            card_text() + "[per_eps]\nabs_stepsize = nan\n",
+            "line 6: per_eps.abs_stepsize: expected a finite number",
+        ),
         (card_text(kind="minimal") + "[per_eps]\na = 1.0\n", "expected none, a minimal-norm attack has no ε"),
         (card_text() + "[params]\na = 1\n[per_eps]\na = 1.0\n", "params does not set, got a in both"),
         ("title = 't'\nnorm = l2\n", "expected valid TOML, got Invalid value (at line 2, column 8)"),
@@ -267,7 +270,7 @@ def test_mistakes_in_a_suite(tmp_path):
         refused(lambda: read_suite(path), message)
 
     suite("attack = ['pgd-linf']", "got 'attack'. Did you mean 'attacks'?")
-    suite("attacks = 'pgd-linf'", f"'attacks' of suite '{tmp_path}/mine.toml': expected a list of names")
+    suite("attacks = 'pgd-linf'", f"{tmp_path}/mine.toml, line 1: attacks: expected a list of names")
     suite("attacks = [1]", "expected a list of names, got [1]")
     suite("attacks = []", "expected at least one attack, got none")
     suite("attacks = ['pgd-lnf']", "got 'pgd-lnf'. Did you mean 'pgd-linf'?")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from robustode.evaluation.rundir import read_run
 from tests.cli.command import refused, robustode, works
 
 EVAL = "eval --model s.safetensors --attacks sensitivity-l2"
@@ -76,6 +77,9 @@ def test_data(folder, data, phrases):
 @pytest.mark.parametrize(
     ("options", "phrases"),
     [
+        ("--eps 0.5,0.5", ["eps: expected every radius once, got 0.5 twice"]),
+        ("--eps 9", ["expected radii up to 8, the greatest distance in the box [0, 1]", "got 9"]),
+        ("--transfer l.safetensors", ["transfer: expected none", 'say audit "full"']),
         ("--eps 0", ["positive, finite radius", "got '0'"]),
         ("--eps -1", ["positive, finite radius", "got '-1'"]),
         ("--eps nan", ["positive, finite radius", "got 'nan'"]),
@@ -186,6 +190,11 @@ def test_usage(folder, line, phrases):
         ("run quickstat", ["unknown protocol", "Did you mean 'quickstart'?"]),
         ("run quickstart --limit 0", ["limit: expected a positive whole number"]),
         ("run quickstart --resume --force", ["got both"]),
+        ("run compare", ["models of the protocol: expected at least one, got none", "--model"]),
+        ("run quickstart --audit none --strict", ["--strict: expected an audit"]),
+        ("run quickstart --audit fll", ["audit: expected one of cheap, full, none", "Did you mean 'full'?"]),
+        ("run paper --model s.safetensors", ["--model: expected a protocol", "got study 'paper'"]),
+        ("run paper --no-store", ["--no-store: expected a protocol"]),
         ("list model", ["unknown list", "Did you mean 'models'?"]),
         ("data fetch mnst --data-root d", ["unknown data set to fetch", "Did you mean 'mnist'?"]),
         ("data fetch mnist", ["--data-root DIR, or set ROBUSTODE_DATA"]),
@@ -204,15 +213,47 @@ def test_other_commands(folder, line, phrases):
 @pytest.mark.parametrize(
     ("text", "phrases"),
     [
-        ('models = ["s.safetensors"]\nattack = "none"', ["unknown key", "Did you mean 'attacks'?"]),
+        (
+            'models = ["s.safetensors"]\nattack = "none"',
+            ["p.toml, line 2: unknown key", "Did you mean 'attacks'?"],
+        ),
         ('models = ["s.safetensors"', ["expected valid TOML", "Unclosed array"]),
-        ('attacks = "standard"', ["models: Field required"]),
-        ("models = []", ["at least 1"]),
-        ('models = ["s.safetensors"]\nlimit = 0', ["limit: expected a positive whole number"]),
-        ('models = ["s.safetensors"]\nshard = 0', ["shard", "greater than or equal to 1"]),
-        ('models = ["s.safetensors"]\nbudgets = { linf = [0.1, -1] }', ["positive, finite radius", "'-1'"]),
-        ('models = ["s.safetensors"]\nbudgets = { l7 = [0.1] }', ["l7"]),
-        ('models = ["absent.safetensors"]', ["no such file"]),
+        ('attacks = "standard"', ["models of the protocol: expected at least one, got none", "--model"]),
+        ("models = []", ["expected at least one", "--model"]),
+        ('models = ["s.safetensors"]\nlimit = 0', ["p.toml, line 2: limit: expected a positive whole number"]),
+        ('models = ["s.safetensors"]\nshard = 0', ["p.toml, line 2: shard: expected a number ≥ 1, got 0"]),
+        (
+            'models = ["s.safetensors"]\nbudgets = { linf = [0.1, -1] }',
+            ["line 2: budgets.linf.1", "'-1'"],
+        ),
+        ('models = ["s.safetensors"]\nbudgets = { l7 = [0.1] }', ["p.toml, line 2: budgets.l7", "Did you mean 'l2'"]),
+        ('\nmodels = [\n"s.safetensors",\n"absent.safetensors"]', ["p.toml, line 4: model", "no such file"]),
+        ('\n[[models]]\nmodel = "s.safetensors"\nlabl = "x"', ["p.toml, line 4: unknown key of models", "'label'"]),
+        ('models = ["s.safetensors"]\ndata = "digit"', ["p.toml, line 2: unknown data set", "Did you mean 'digits'?"]),
+        ('models = ["s.safetensors"]\nsplit = "tset"', ["p.toml, line 2: unknown split", "Did you mean 'test'?"]),
+        ('models = ["s.safetensors"]\n\nlimit = 999', ["p.toml, line 3: limit for data", "at most 360"]),
+        ('models = ["s.safetensors"]\nattacks = "standrd"', ["p.toml, line 2: unknown suite or attack"]),
+        ('models = ["s.safetensors"]\nalso = ["fgm-l2",\n"pgd-lnf"]', ["p.toml, line 3: unknown suite or attack"]),
+        ('models = ["s.safetensors"]\nattacks = "fgm-l2"\nparams = { a = 1 }', ["p.toml, line 3: parameters"]),
+        (
+            'models = ["s.safetensors"]\nattacks = "fgm-l2"\n[budgets]\nl2 = 1\nlinf = 0.1',
+            ["p.toml, line 5: budgets: expected norms of the attacks (l2), got 'linf'"],
+        ),
+        (
+            'models = ["s.safetensors"]\n[budgets]\nlinf = [8]',
+            ["p.toml, line 3: budgets for norm linf: expected radii up to 1", "got 8", "8/255"],
+        ),
+        (
+            'models = ["s.safetensors"]\n[budgets]\nl2 = [1, 2, 1]',
+            ["line 3: budgets.l2: expected every radius"],
+        ),
+        ('models = ["s.safetensors"]\naudit = "deep"', ["p.toml, line 2: audit: expected one of cheap, full, none"]),
+        ('models = ["s.safetensors"]\ntransfer = ["a"]', ["p.toml, line 2: transfer", 'say audit "full"']),
+        (
+            'models = ["s.safetensors"]\naudit = "full"\ntransfer = ["absent.safetensors"]',
+            ["p.toml, line 3: ", "no such file"],
+        ),
+        ('models = ["s.safetensors"]\nbase = "x"', ["p.toml, line 2: unknown key of protocol", "got 'base'"]),
     ],
 )
 def test_protocol_files(folder, text, phrases):
@@ -220,6 +261,29 @@ def test_protocol_files(folder, text, phrases):
     message = refused("run p.toml")
     for phrase in phrases:
         assert phrase in message
+
+
+def test_all_mistakes_of_a_protocol_at_once(folder):
+    Path("p.toml").write_text('atacks = "x"\nmodels = ["a"]\n\nseed = -1\n[budgets]\nlinf = [\n0.1,\n"x"]\n')
+    done = robustode("run p.toml")
+    assert (done.code, done.out) == (2, "")
+    first, *rows = done.err.splitlines()
+    assert first == "error: 3 mistakes"
+    assert [row.strip().partition(": ")[0] for row in rows] == [f"p.toml, line {n}" for n in (1, 4, 8)]
+    assert rows[0].endswith("got 'atacks'. Did you mean 'attacks'?")
+    assert rows[1].endswith("seed: expected a number ≥ 0, got -1")
+    assert "budgets.linf.1: expected a positive number or fraction, got 'x'" in rows[2]
+
+
+def test_options_take_the_place_of_what_a_protocol_says(folder):
+    Path("p.toml").write_text('models = ["absent"]\ndata = "none"\nattacks = "none"\nlimit = 999\naudit = "full"\n')
+    document = works("run p.toml --model s.safetensors --data digits --limit 40 --audit none --seed 3 --json").json
+    assert document["out"] == "runs/p-s-digits"
+    assert document["audit"] is None
+    protocol = read_run(Path("runs/p-s-digits")).meta["protocol"]
+    assert [protocol[key] for key in ("data", "limit", "audit", "seed")] == ["digits", 40, "none", 3]
+    message = refused("run p.toml --model s.safetensors --data digits --limit 998")
+    assert message.startswith("limit for data 'digits'")  # the line of the file is not to blame
 
 
 def test_directories_that_exist(folder):
@@ -232,7 +296,7 @@ def test_directories_that_exist(folder):
     works(f"{line} --force")
     other = robustode(f"{line} --resume --seed 1")
     assert other.code == 2
-    assert "the run that was interrupted" in other.err
+    assert "got seed: 0 then, 1 now" in other.err
     assert "without --no-store" in refused("verify r --model s.safetensors")
     assert "expected an earlier report" in refused("report r --out r --force")
 

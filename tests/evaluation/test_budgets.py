@@ -34,7 +34,8 @@ def test_not_positive(text):
 def test_radii_of_a_protocol():
     assert parse_radii(0.1) == (0.1,)
     assert parse_radii("8/255,4/255") == (4 / 255, 8 / 255)
-    assert parse_radii([0.2, "0.1", 0.2]) == (0.1, 0.2)
+    assert parse_radii([0.2, "0.1"]) == (0.1, 0.2)
+    refused(BudgetError, "eps: expected every radius once, got 0.2 twice", lambda: parse_radii([0.2, "0.1", 0.2]))
     refused(BudgetError, "eps: expected at least one radius, got none", lambda: parse_radii([]))
     refused(BudgetError, "got '-1'", lambda: parse_radii([0.1, -1]))
     refused(BudgetError, "got 'None'", lambda: parse_radii(None))
@@ -61,5 +62,6 @@ def test_mistakes():
     refused(
         BudgetError, "eps: expected a norm of this run (linf), got 'l2'", lambda: parse_budgets(["l2=0.1"], ["linf"])
     )
+    refused(BudgetError, "got 0.1 twice", lambda: parse_budgets(["linf=0.1", "linf=0.1"], ["linf"]))
     refused(BudgetError, "got ''", lambda: parse_budgets(["linf=0.1,,0.2"], ["linf"]))
     refused(BudgetError, "expected none, as there are no attacks, got '0.1'", lambda: parse_budgets(["0.1"], []))

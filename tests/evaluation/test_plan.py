@@ -146,10 +146,31 @@ def test_default_budgets_and_given_ones():
     )
 
 
+def test_balls_that_are_larger_than_the_box():
+    model, data = affine()
+    message = (
+        "budgets for norm linf: expected radii up to 1, the greatest distance in the box [0, 1], got 8. "
+        "Radii are in the units of the inputs: 8/255 for inputs in [0, 1], 8 for inputs in [0, 255]."
+    )
+    refused(BudgetError, message, lambda: plan_of(model, data, attacks="standard", budgets={"linf": [4, 8]}))
+    most = {"linf": [1.0], "l2": [12**0.5]}
+    assert plan_of(model, data, attacks="standard", budgets=most).budgets["l2"] == (12**0.5,)
+    wide = {"l2": [12**0.5 + 0.01]}
+    refused(BudgetError, "radii up to 3.4641", lambda: plan_of(model, data, attacks="fgm-l2", budgets=wide))
+    l1 = {"attacks": "sensitivity", "norms": ["l1"]}
+    refused(BudgetError, "radii up to 12,", lambda: plan_of(model, data, **l1, budgets={"l1": [12.1]}))
+
+
+def test_a_protocol_without_models():
+    message = "expected at least one, got none. Name them in the protocol, or with --model, which repeats."
+    refused(ProtocolError, message, lambda: plan(data="digits"))
+
+
 def test_the_hash_is_of_what_the_numbers_depend_on(tmp_path):
     model, data = affine()
     same = plan_of(model, data, attacks="standard").hash
-    assert plan_of(model, data, attacks="standard", title="words", allow_low_accuracy=True, store=False).hash == same
+    assert plan_of(model, data, attacks="standard", title="words", allow_low_accuracy=True, outputs=[]).hash == same
+    assert plan_of(model, data, attacks="standard", audit="full", transfer=["zoo:snode-digits"]).hash == same
     assert plan_of(random_like(model), data, attacks="standard").hash == same
     other_data = as_data(data.x.flip(0), data.y)
     changed = [
@@ -195,7 +216,7 @@ def test_parameters_need_a_shorthand():
     values["params"] = {"stepz": 3}
     refused(AttackError, "Did you mean 'steps'?", lambda: select_attacks(build_protocol(values)))
     values = {"models": ["a"], "attacks": "standard", "norms": ["l4"]}
-    refused(BudgetError, "unknown norm", lambda: select_attacks(build_protocol(values)))
+    refused(ProtocolError, "norms.0: expected one of l1, l2, linf, got 'l4'", lambda: build_protocol(values))
 
 
 @pytest.mark.usefixtures("no_torchattacks")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from robustode.errors import BudgetError, ProtocolError
-from robustode.evaluation.protocol import build_protocol, digest, protocol_names, read_protocol
+from robustode.errors import ProtocolError
+from robustode.evaluation.protocol import OUTPUTS, build_protocol, digest, protocol_names, read_protocol
 from robustode.evaluation.study import is_study
 from tests.evaluation.problem import refused
 
@@ -32,10 +32,11 @@ def test_a_file(tmp_path):
     assert protocol.models[0].options() == {}
     assert protocol.models[1].options() == {"arch": "python:net.py:make", "bounds": (0.0, 255.0)}
     assert protocol.budgets == {"l2": (0.25, 0.5, 1.0), "linf": (4 / 255, 8 / 255)}
-    assert (protocol.limit, protocol.seed, protocol.shard, protocol.store) == ("first:20", 3, 500, True)
+    assert (protocol.limit, protocol.seed, protocol.shard) == ("first:20", 3, 500)
+    assert (protocol.audit, protocol.outputs) == ("cheap", OUTPUTS)
     assert protocol.base == str(tmp_path)
     again = build_protocol(protocol.model_dump())
-    assert again == protocol
+    assert again.model_dump() == protocol.model_dump()
 
 
 def test_files_beside_the_protocol_come_first(tmp_path, monkeypatch):
@@ -51,7 +52,7 @@ def test_files_beside_the_protocol_come_first(tmp_path, monkeypatch):
 def test_shipped_protocols_are_valid(name):
     protocol = read_protocol(name)
     assert protocol.title
-    assert protocol.data
+    assert protocol.data or name == "compare"
 
 
 @pytest.mark.parametrize(
@@ -59,19 +60,29 @@ def test_shipped_protocols_are_valid(name):
     [
         (
             {"models": ["a"], "atacks": "x"},
-            "unknown key of protocol: expected 'attacks' or another (15 names)",
+            "unknown key of protocol: expected 'attacks' or another (17 names)",
         ),
         ({"models": ["a"], "atacks": "x"}, "got 'atacks'. Did you mean 'attacks'?"),
-        ({}, "protocol is not valid: models: Field required"),
-        ({"models": []}, "models: Tuple should have at least 1 item"),
-        ({"models": [{"model": "a", "archh": "b"}]}, "unknown key of a model: expected one of arch, bounds, classes"),
-        ({"models": ["a"], "seed": -1}, "seed: Input should be greater than or equal to 0"),
-        ({"models": ["a"], "seed": 2**63}, "seed: Input should be less than"),
-        ({"models": ["a"], "shard": 0}, "shard: Input should be greater than or equal to 1"),
-        ({"models": ["a"], "eot": 0}, "eot: Input should be greater than or equal to 1"),
-        ({"models": ["a"], "budgets": [0.1]}, "budgets: Input should be a valid dictionary"),
-        ({"models": ["a"], "seed": "x", "shard": "y"}, "seed: Input should be a valid integer"),
-        ({"models": ["a"], "seed": "x", "shard": "y"}, "; shard: Input should be a valid integer"),
+        ({"models": [{"label": "a"}]}, "protocol: models.0.model: expected a value, got none"),
+        ({"models": "a"}, "protocol: models: expected a list, got 'a'"),
+        ({"models": ["a"], "audit": "chep"}, "audit: expected one of cheap, full, none, got 'chep'. Did you mean"),
+        ({"models": ["a"], "transfer": ["b"]}, 'transfer: expected none, as audit "cheap" does not try other models'),
+        ({"models": ["a"], "outputs": ["page"]}, "outputs.0: expected 'tables', 'figures', 'report' or 'adversarials'"),
+        ({"models": ["a"], "limit": 1.5}, "limit: expected a positive whole number, or first:N, got '1.5'"),
+        ({"models": ["a"], "seed": True}, "seed: expected a whole number, got True"),
+        ({"models": ["a"], "allow_low_accuracy": 1}, "allow_low_accuracy: expected true or false, got 1"),
+        ({"models": [{"model": "a", "bounds": [1, 0]}]}, "models.0.bounds: expected (lo, hi) with lo < hi"),
+        ({"models": [{"model": "a", "archh": "b"}]}, "unknown key of models: expected one of arch, bounds, classes"),
+        ({"models": ["a"], "seed": -1}, "seed: expected a number ≥ 0, got -1"),
+        ({"models": ["a"], "seed": 2**63}, "seed: expected a number < 9223372036854775808"),
+        ({"models": ["a"], "shard": 0}, "shard: expected a number ≥ 1, got 0"),
+        ({"models": ["a"], "eot": 0}, "eot: expected a number ≥ 1, got 0"),
+        ({"models": ["a"], "budgets": [0.1]}, "budgets: expected a table, got [0.1]"),
+        (
+            {"models": ["a"], "seed": "x", "shard": "y"},
+            "2 mistakes\n  protocol: seed: expected a whole number, got 'x'",
+        ),
+        ({"models": ["a"], "seed": "x", "shard": "y"}, "\n  protocol: shard: expected a whole number, got 'y'"),
     ],
 )
 def test_mistakes(values, message):
@@ -80,10 +91,11 @@ def test_mistakes(values, message):
 
 def test_mistakes_in_budgets():
     def budgets(value, message):
-        refused(BudgetError, message, lambda: build_protocol({"models": ["a"], "budgets": value}))
+        refused(ProtocolError, message, lambda: build_protocol({"models": ["a"], "budgets": value}))
 
-    budgets({"linf": [0.1, -0.2]}, "expected a positive, finite radius, got '-0.2'")
+    budgets({"linf": [0.1, -0.2]}, "budgets.linf.1: expected a positive, finite radius, got '-0.2'")
     budgets({"linf": []}, "expected at least one radius")
+    budgets({"linf": [0.1, 0.2, "1/10"]}, "budgets.linf: expected every radius once, got 0.1 twice")
     budgets({"lnif": [0.1]}, "got 'lnif'. Did you mean 'linf'?")
     assert build_protocol({"models": ["a"], "budgets": {"linf": 0.1}}).budgets == {"linf": (0.1,)}
 

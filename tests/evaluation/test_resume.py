@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from datetime import datetime, timedelta
 
 import pytest
 
 from robustode.errors import RunError
 from robustode.evaluation import engine, runner
 from robustode.evaluation.rundir import read_run
+from robustode.evaluation.runner import execute
+from robustode.versions import versions
 from tests.evaluation.problem import affine, as_data, plan_of, refused
 from tests.evaluation.runs import BUDGETS, Stop, contents, run, units
-
-PROTOCOL = "the protocol (attacks, budgets, data, seed or shard size)"
 
 
 @pytest.mark.parametrize("after", [1, 7, 12])
@@ -51,7 +51,7 @@ def test_interrupted_within_an_attack(plan, tmp_path, monkeypatch):
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 
 
-def test_half_written_files_are_ignored(plan, tmp_path):
+def test_half_written_files_go(plan, tmp_path):
     run(plan, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         run(plan, tmp_path / "cut", listen=Stop(3))
@@ -65,10 +65,8 @@ def test_half_written_files_are_ignored(plan, tmp_path):
     for file, content in half.items():
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(content)
-    made = run(plan, tmp_path / "cut", resume=True)
-    assert made.meta["files"].keys() == read_run(tmp_path / "whole").meta["files"].keys()
-    left = {name: data for name, data in contents(tmp_path / "cut").items() if not Path(name).name.startswith(".")}
-    assert left == contents(tmp_path / "whole")
+    run(plan, tmp_path / "cut", resume=True)
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 
 
 def test_resuming_a_finished_run_changes_nothing(plan, tmp_path):
@@ -86,14 +84,18 @@ def test_resuming_where_nothing_is_begins(plan, tmp_path):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"seed": 1}, PROTOCOL),
-        ({"shard": 13}, PROTOCOL),
-        ({"budgets": {"l2": [0.1], "linf": [0.1]}}, PROTOCOL),
+        ({"seed": 1}, "seed: 0 then, 1 now"),
+        ({"shard": 13}, "shard: 16 then, 13 now"),
         (
-            {"attacks": "fgm-l2", "budgets": {"l2": [0.1, 0.2]}},
-            PROTOCOL,
+            {"budgets": {"l2": [0.1], "linf": [0.05, 0.1]}, "seed": 4},
+            "seed: 0 then, 4 now; budgets.l2: [0.1, 0.2] then, [0.1] now",
         ),
-        ({"store": False}, "whether adversarials are kept"),
+        ({"also": ["fgm-l2"]}, 'attacks: ["noise", "within", "push"'),
+        ({"eot": 2}, "eot: nothing then, 2 now"),
+        (
+            {"outputs": ["report"]},
+            'outputs: ["tables", "figures", "report", "adversarials"] then, ["report"] now',
+        ),
     ],
 )
 def test_resume_refuses_another_run(plan, suite, tmp_path, change, named):
@@ -102,11 +104,11 @@ def test_resume_refuses_another_run(plan, suite, tmp_path, change, named):
     before = contents(tmp_path / "cut", without=("run.json",))
     model, data = affine()
     other = plan_of(model, data, **{"attacks": suite, "budgets": BUDGETS, "shard": 16, **change})
-    message = (
-        f"cannot resume '{tmp_path / 'cut'}': expected the run that was interrupted, got changes in {named}. "
-        "Give the same command as before, or start anew with --force."
-    )
-    refused(RunError, message, lambda: run(other, tmp_path / "cut", resume=True))
+    with pytest.raises(RunError) as caught:
+        run(other, tmp_path / "cut", resume=True)
+    message = f"cannot resume '{tmp_path / 'cut'}': expected the run that was interrupted, got {named}"
+    assert str(caught.value).startswith(message)
+    assert str(caught.value).endswith("Give the same command as before, or start anew with --force.")
     assert contents(tmp_path / "cut", without=("run.json",)) == before
 
 
@@ -117,10 +119,65 @@ def test_resume_refuses_another_model_other_data_or_other_versions(plan, suite, 
     model, data = affine()
     model.bias.data += 1e-3
     other = plan_of(model, data, **values)
-    refused(RunError, "got changes in the models.", lambda: run(other, tmp_path / "cut", resume=True))
+    refused(
+        RunError,
+        f"got model 'Affine' (Affine): weights of hash {plan.models[0].hash} then, {other.models[0].hash} now.",
+        lambda: run(other, tmp_path / "cut", resume=True),
+    )
     model, data = affine()
     fewer = as_data(data.x[:-1], data.y[:-1], index=data.index[:-1])
     other = plan_of(model, fewer, **values)
-    refused(RunError, "shard size), the data.", lambda: run(other, tmp_path / "cut", resume=True))
-    monkeypatch.setattr("robustode.evaluation.manifest.versions", lambda: {"torch": "9"})
-    refused(RunError, "got changes in the versions of libraries.", lambda: run(plan, tmp_path / "cut", resume=True))
+    refused(RunError, "got data: 30 samples then, 29 now.", lambda: run(other, tmp_path / "cut", resume=True))
+    moved = plan_of(model, as_data(data.x.flip(0), data.y.flip(0), index=data.index), **values)
+    message = f"got data: fingerprint {data.fingerprint[:16]} then, {moved.data.fingerprint[:16]} now."
+    refused(RunError, message, lambda: run(moved, tmp_path / "cut", resume=True))
+    two = plan_of([model, model], data, **values)
+    refused(RunError, "got models: Affine then, Affine, Affine#2 now.", lambda: run(two, tmp_path / "cut", resume=True))
+    real = versions()
+    monkeypatch.setattr("robustode.evaluation.manifest.versions", lambda: {**real, "torch": "9"})
+    message = f'got version of torch: "{real["torch"]}" then, "9" now.'
+    refused(RunError, message, lambda: run(plan, tmp_path / "cut", resume=True))
+
+
+def test_resume_names_the_parameter_of_a_card_that_changed(tmp_path):
+    model, data = affine()
+    card = tmp_path / "mine.toml"
+    text = "title = 't'\nimplementation = 'foolbox:L2PGD'\nnorm = 'l2'\nkind = 'budget'\n[params]\nsteps = {steps}\n"
+    values = {"attacks": str(card), "also": ["fgm-l2"], "budgets": {"l2": [0.1]}, "shard": 16}
+    card.write_text(text.format(steps=3))
+    with pytest.raises(KeyboardInterrupt):
+        run(plan_of(model, data, **values), tmp_path / "cut", listen=Stop(2))
+    card.write_text(text.format(steps=4).replace("'t'", "'another title'"))
+    message = "got attacks.mine.params.steps: 3 then, 4 now."
+    refused(RunError, message, lambda: run(plan_of(model, data, **values), tmp_path / "cut", resume=True))
+
+
+def test_a_run_that_goes_on_keeps_its_beginning(plan, tmp_path, monkeypatch):
+    with pytest.raises(KeyboardInterrupt):
+        execute(plan, tmp_path / "cut", command="first", listen=Stop(2))
+    began = json.loads((tmp_path / "cut" / "run.json").read_text())
+    monkeypatch.setattr("robustode.evaluation.manifest.datetime", Later)
+    meta = execute(plan, tmp_path / "cut", command="second --resume", resume=True).meta
+    assert (meta["created"], meta["command"]) == (began["created"], "first")
+
+
+class Later(datetime):
+    """A clock that is a day ahead."""
+
+    @classmethod
+    def now(cls, tz=None):
+        return datetime.now(tz) + timedelta(days=1)
+
+
+@pytest.mark.parametrize("left", [".run.json.77.tmp", "shards/Affine/.push-00000.parquet.77.tmp"])
+def test_killed_before_run_json_was_there(plan, tmp_path, left):
+    """What a killed process left half written is no reason to refuse the directory, and goes."""
+    file = tmp_path / "a" / left
+    file.parent.mkdir(parents=True)
+    file.write_text("{")
+    if "shards" in left:
+        refused(RunError, "expected an earlier run", lambda: run(plan, tmp_path / "a", resume=True))
+        return
+    run(plan, tmp_path / "a", resume=True)
+    assert not file.exists()
+    assert contents(tmp_path / "a") == contents(run(plan, tmp_path / "b").path)

@@ -120,9 +120,9 @@ def test_attacks_none(tmp_path):
     assert made.meta["protocol"]["budgets"] == {}
 
 
-def test_without_store_no_points_are_kept(suite, tmp_path):
+def test_without_adversarials_no_points_are_kept(suite, tmp_path):
     model, data = affine()
-    made = run(plan_of(model, data, attacks=suite, budgets=BUDGETS, store=False), tmp_path / "a")
+    made = run(plan_of(model, data, attacks=suite, budgets=BUDGETS, outputs=["tables"]), tmp_path / "a")
     assert not (made.path / "adversarials").exists()
     assert not list(made.path.rglob("*.safetensors"))
     assert len(made.records) > 0

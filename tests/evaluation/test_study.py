@@ -99,7 +99,7 @@ def test_what_would_fail_after_a_training_fails_before(tmp_path, old, new, messa
     ("old", "new", "message"),
     [
         ('outcome = "median minimal L2 distance"', 'outcome = "accuracy"', "primary.outcome"),
-        ("[[settings]]", "[settings]", r"settings in .*: expected tables, each under \[\[settings\]\]"),
+        ("[[settings]]", "[settings]", r", line \d+: settings: expected tables, each under \[\[settings\]\]"),
         (
             "[[settings]]",
             '[[extra]]\nname = "adam-l2-ce-spline"\noptimiser = "adam"\noperator = "l2"\ncost = "ce"\n'
@@ -216,7 +216,7 @@ def test_another_folder_refuses(study, tmp_path):
     [
         ('["adam"]', '["adm"]', "unknown level of optimiser.*Did you mean 'adam'"),
         ('cost = ["ce"]', 'costs = ["ce"]', "factors: expected optimiser, operator, cost, initialisation, got"),
-        ("checks = 1", "check = 1", "unknown key of protocol in.*Did you mean 'checks'"),
+        ("checks = 1", "check = 1", "line 4: unknown key of protocol.*Did you mean 'checks'"),
         ("epochs = 1", "epoch = 1", "settings: .*'epoch'.*Did you mean 'epochs'"),
         ('arm = "adam-l2-ce-spline"', 'arm = "adam-l2-ce-splin"', "unknown arm of the primary.*'adam-l2-ce-spline'"),
         ('data = "digits"', 'data = "digit"', "primary.data: expected one of the study's data, got 'digit'"),
@@ -224,7 +224,7 @@ def test_another_folder_refuses(study, tmp_path):
         ("train = 60", "trian = 60", "unknown key of data.*Did you mean 'train'"),
         ("horizon = 1.0", "horizons = 1.0", "unknown key of network.*Did you mean 'horizon'"),
         ('optimiser = "adam"\n', 'optimiser = "adan"\n', "unknown level of optimiser in settings.*Did you mean 'adam'"),
-        ("horizon = 1.0", "horizon = -1.0", "horizon: Input should be greater than 0"),
+        ("horizon = 1.0", "horizon = -1.0", "horizon: expected a number > 0, got -1"),
         ('kind = "study"', 'kind = "studies"', "kind: expected 'study', got 'studies'"),
     ],
 )

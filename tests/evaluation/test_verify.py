@@ -141,7 +141,7 @@ def test_points_of_samples_that_the_run_does_not_have(run):
 
 
 def test_nothing_stored(tmp_path, data):
-    values = {"attacks": "fgm-l2", "budgets": {"l2": [0.1]}, "store": False}
+    values = {"attacks": "fgm-l2", "budgets": {"l2": [0.1]}, "outputs": ["report"]}
     bare = execute(plan_of(affine()[0], data, **values), tmp_path / "bare", command="test")
     message = "expected stored adversarials, got none. Evaluate it without --no-store, and with attacks."
     refused(RunError, message, lambda: check(bare))

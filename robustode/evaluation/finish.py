@@ -1,0 +1,90 @@
+"""The end of a run: its units become the files that a reader finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from robustode.attacks.base import Status
+from robustode.evaluation import adversarials, shards
+from robustode.evaluation import records as records_file
+from robustode.evaluation.depth import along_depth_of, read_depth, write_depth
+from robustode.evaluation.jobs import Ready, attacks_of, places_of
+from robustode.evaluation.outdir import own_files
+from robustode.evaluation.plan import Plan
+from robustode.evaluation.rundir import RunDir, read_audit, read_run
+from robustode.files import write_json
+
+
+def finish(
+    plan: Plan,
+    ready: Sequence[Ready],
+    out: Path,
+    meta: dict[str, Any],
+    answers: Sequence[tuple[Ready, dict[str, Any]]],
+    facts: dict[str, Any] | None,
+    publish: Callable[[RunDir], object] | None,
+) -> RunDir:
+    """Join the units into records, timings, adversarials and audit.json, publish, and write run.json; read it back."""
+    places = places_of(plan, plan.models, out)
+    audits = [shards.place(out, m.subject.label, name, 0) for m, answer in answers for name in answer["attacks"]]
+    parts = [shards.read_records(place) for place in (*places, *audits)]
+    records = records_file.validate(pd.concat(parts, ignore_index=True) if parts else records_file.empty())
+    records_file.write(records, out / "records.parquet")
+    seconds = [pd.DataFrame(answer["timings"]) for _, answer in answers]
+    shards.write_timings([*(shards.read_timings(place) for place in places), *seconds], out / "timings.parquet")
+    if "adversarials" in plan.protocol.outputs:
+        _write_adversarials(plan, ready, out, answers)
+    if len(records):  # clean accuracy alone stays as cheap as it is
+        write_depth((_depth(model) for model in ready), out)
+    if facts is None:
+        (out / "audit.json").unlink(missing_ok=True)  # of an earlier part of the run, which was audited
+    else:
+        write_json({**facts, "findings": [answer["finding"] for _, answer in answers]}, out / "audit.json")
+    errors = _errors(records)
+    final = {**meta, "status": "partial" if plan.attacks.skipped or errors else "complete", "errors": errors}
+    if publish is not None:
+        timings = pd.read_parquet(out / "timings.parquet")
+        sides = {"audit": read_audit(out), "depth": read_depth(out)}
+        publish(RunDir(path=out, meta=final, records=records, timings=timings, **sides))
+    write_json({**final, "files": own_files(out)}, out / "run.json")
+    return read_run(out)
+
+
+def _depth(model: Ready) -> pd.DataFrame:
+    """Sensitivity along depth of a model on samples that it classifies correctly."""
+    x, y, pred = (torch.cat([getattr(part, name) for part in model.shards]) for name in ("x", "y", "clean_pred"))
+    right = pred == y
+    return along_depth_of(model.subject.label, model.planned.module, x[right], y[right])
+
+
+def _write_adversarials(
+    plan: Plan, ready: Sequence[Ready], out: Path, answers: Sequence[tuple[Ready, dict[str, Any]]]
+) -> None:
+    """Write the nearest points of all units, one file for each model and norm."""
+    for model in ready:
+        label = model.subject.label
+        for norm in plan.budgets:
+            units = [
+                (shards.place(out, label, attack.name, shard.number), attack.kind == "minimal")
+                for attack in attacks_of(plan)
+                for shard in model.shards
+                if attack.norm == norm
+            ]
+            found = [name for one, answer in answers if one is model for name in answer["attacks"]]
+            units += [(shards.place(out, label, name, 0), False) for name in found if name.endswith(f"-{norm}")]
+            adversarials.write(out, plan, model.subject, model.shards, norm, units)
+
+
+def _errors(records: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return one entry for each model and attack that raised: how many rows, and the first message."""
+    broken = records_file.rows(records, status=Status.ERROR.value)
+    found = broken.groupby(["model", "attack"], sort=True)["message"].agg(["size", "first"]).reset_index()
+    return [
+        {"model": model, "attack": attack, "count": int(count), "message": message}
+        for model, attack, count, message in found.itertuples(index=False, name=None)
+    ]
