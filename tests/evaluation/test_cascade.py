@@ -106,7 +106,7 @@ def test_a_resumed_cascade_gives_the_same_bytes(suite, tmp_path, monkeypatch):
 
 def test_a_resumed_run_without_a_cascade_is_another_run(suite, tmp_path):
     run(plan(suite(cascade=True)), tmp_path / "run")
-    with pytest.raises(Exception, match="attacks.within.cascade: true then, nothing now"):
+    with pytest.raises(Exception, match=r"attacks\.within\.cascade: true then, nothing now"):
         run(plan(suite(cascade=False)), tmp_path / "run", resume=True)
 
 
