@@ -88,6 +88,7 @@ class Full:
         self.move(source, target)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_at_the_kth_write(folder, monkeypatch):
     Path("p.toml").write_text(PROTOCOL)
     counted = Full(0)
