@@ -35,14 +35,15 @@ def columns(folder, name):
 
 
 def bytes_of(folder):
-    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+    return {file.relative_to(folder): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
 
 
-@pytest.mark.parametrize("format", ["npz", "safetensors"])
+@pytest.mark.parametrize("format", ["npz", "safetensors", "parquet", "huggingface"])
 def test_read_back_as_data_and_as_an_attack(plan, tmp_path, format):
     made = generate(plan, tmp_path / "adv", format=format, command="robustode generate ...")
     assert made.path == tmp_path / "adv" / "dataset.json"
     assert made.status == {"success": 28, "misclassified": 2}
+    assert (made.made, made.survivors) == (made.status, None)
     assert made.errors == ""
     back = load_data(str(tmp_path / "adv"))
     assert torch.equal(back.y, plan.data.y)
@@ -120,7 +121,8 @@ def test_resume_goes_on_and_gives_the_same_files(plan, tmp_path, after):
     kept = (tmp_path / "cut" / "data-00000.npz").stat().st_mtime_ns
     rest = generate(plan, tmp_path / "cut", command="generate --resume", resume=True)
     assert (tmp_path / "cut" / "data-00000.npz").stat().st_mtime_ns == kept
-    assert sum(rest.status.values()) == 30 - 12 * after
+    assert sum(rest.made.values()) == 30 - 12 * after
+    assert rest.status == {"success": 28, "misclassified": 2}
     assert bytes_of(tmp_path / "cut") == bytes_of(tmp_path / "whole")
 
 
@@ -131,7 +133,7 @@ def test_resume_refuses_another_set(plan, tmp_path):
         changed = plan_of(model, data, **{"attacks": "sensitivity-l2", "shard": 12, **other})
         refused(RunError, "got other meta", lambda changed=changed: generate(changed, tmp_path / "adv", resume=True))
     before = bytes_of(tmp_path / "adv")
-    assert generate(plan, tmp_path / "adv", resume=True).status == {}
+    assert generate(plan, tmp_path / "adv", resume=True).made == {}
     assert bytes_of(tmp_path / "adv") == before
 
 

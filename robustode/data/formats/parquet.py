@@ -12,10 +12,11 @@ from robustode.data.formats.base import Arrays, Format, Layout
 
 META = b"robustode"  # of the schema's metadata: JSON of input_shape, bounds, classes
 _EXAMPLE = """
+from pathlib import Path
 import numpy as np
 import pandas as pd
 
-table = pd.read_parquet(DIR, columns=["x", "y", "status"])
+table = pd.concat([pd.read_parquet(file) for file in sorted(Path(DIR).glob("data-*.parquet"))], ignore_index=True)
 x = np.stack(table["x"]).reshape(-1, {shape})
 """
 
@@ -99,14 +100,21 @@ class Parquet(Format):
 
 
 def flatten(values: Any) -> np.ndarray:
-    """Return all numbers of an arrow array of lists of lists, in order; raise ValueError if some are missing."""
+    """Return all numbers of an arrow array of lists of lists, in order.
+
+    Raises:
+        ValueError: some are missing, or lists differ in length.
+    """
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     if isinstance(values, pa.ExtensionArray):  # a type of `datasets`, where that is imported
         values = values.storage
     while pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type):
         if values.null_count:
             break
+        if len(lengths := pc.unique(pc.list_value_length(values))) > 1:  # pyright: ignore[reportAttributeAccessIssue]
+            raise ValueError(f"lists of {lengths[0]} and of {lengths[1]}")
         values = values.flatten()
     if values.null_count:
         raise ValueError(f"no value in {values.null_count:,} places")
