@@ -36,11 +36,12 @@ def download(url: str, path: Path, md5: str, progress: Progress | None, timeout:
     part = path.with_name(f"{path.name}.part")
     while True:
         begun = part.stat().st_size if part.is_file() else 0
-        try:
-            _receive(url, part, begun, progress, timeout)
-        finally:
-            if part.is_file() and not part.stat().st_size:
-                part.unlink()
+        if not begun or file_digest(part, "md5") != md5:
+            try:
+                _receive(url, part, begun, progress, timeout)
+            finally:
+                if part.is_file() and not part.stat().st_size:
+                    part.unlink()
         try:
             compare(part, md5, url)
         except DataError:
