@@ -26,9 +26,10 @@ class Safetensors(Format):
     patterns = ("data-?????.safetensors",)
 
     def save(self, path: Path, arrays: Arrays, layout: Layout) -> None:
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
+        # `save_file` writes beside the path under a name of its own, which stays when it is killed.
+        path.write_bytes(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
 
     def names(self, path: Path) -> list[str]:
         with _opened(path) as archive:
