@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import resource
+import os
 import statistics
 import subprocess
 import sys
@@ -74,7 +74,7 @@ def peak(network, data: Data, args: argparse.Namespace, form: str) -> tuple[floa
         if args.model is None:
             import numpy as np
 
-            save_checkpoint(network, folder / "model.safetensors", data=None)
+            save_checkpoint(network, folder / "model.safetensors", data=None, provenance={})
             np.savez(folder / "data.npz", x=data.x.numpy(), y=data.y.numpy(), bounds=np.array([0.0, 1.0]))
             chosen += ["--data", str(folder / "data.npz")]
         else:
@@ -82,11 +82,12 @@ def peak(network, data: Data, args: argparse.Namespace, form: str) -> tuple[floa
             chosen += ["--data-root", args.data_root] if args.data_root else []
         words = ["generate", *chosen, "--attack", args.attack, "--format", form, "--out", str(folder / "set")]
         began = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "robustode", *words], check=True, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen([sys.executable, "-m", "robustode", *words], stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - began
-    # Of the largest child so far: the formats are run in an order in which that is nearly this one's, and it is an
-    # upper bound in any.
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9, seconds
+    if status:
+        sys.exit(f"robustode {' '.join(words)} failed")
+    return usage.ru_maxrss * 1024 / 1e9, seconds
 
 
 def main() -> None:
@@ -110,6 +111,8 @@ def main() -> None:
         print(
             f"{form}: {args.samples:,} samples, peak {size:.2f} GB, {seconds:.0f} s with start-up, {rate:.0f} a second"
         )
+    if not args.timed:
+        return
     protocol, modules, part = protocol_of(network, data.shard(0, args.timed), attacks=args.attack, eps=None)
     plan = make_plan(protocol, data=part, modules=modules)
     times: dict[str, list[float]] = {name: [] for name in ("the attack alone", *forms)}

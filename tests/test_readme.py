@@ -31,6 +31,12 @@ def run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def python(part: str) -> str:
+    """The one block of Python code that has `part` in it."""
+    (code,) = [block for block in blocks("python") if part in block]
+    return code
+
+
 @pytest.mark.slow
 def test_commands(tmp_path):
     assert len(commands()) >= 10
@@ -39,11 +45,18 @@ def test_commands(tmp_path):
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
     assert (tmp_path / "runs/snode-digits+resnet-digits-digits-standard/report.html").is_file()
     assert (tmp_path / "runs/comparison/report.html").is_file()
+    pytest.importorskip("datasets")
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache")}
+    words = [sys.executable, "-W", "error", "-c", python("load_dataset")]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "torch.Size([32, 1, 8, 8])" in done.stdout
+    assert "torch.Size([1, 8, 8]) ClassLabel" in done.stdout
 
 
 @pytest.mark.slow
 def test_python(tmp_path):
-    code, _ = blocks("python")
+    code = python("ro.evaluate")
     done = run([sys.executable, "-W", "error", "-c", code], tmp_path)
     assert done.returncode == 0, done.stderr
     median, likely, rows = re.findall(r"[\d.]+", done.stdout.replace("dtype=torch.float64", ""))
@@ -53,7 +66,7 @@ def test_python(tmp_path):
 
 
 def test_doors_to_other_tools(tmp_path):
-    _, code = blocks("python")
+    code = python("FoolboxSensitivity")
     done = run([sys.executable, "-W", "error", "-c", code], tmp_path)
     assert done.returncode == 0, done.stderr
     rates = [float(rate) for rate in re.findall(r"[01]\.\d*", done.stdout)]
