@@ -1,4 +1,4 @@
-"""`robustode data`: the only command that downloads."""
+"""`robustode data`: fetch published sets (the only command that downloads), repair written ones."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from robustode.cli import options
 from robustode.cli.console import emit, progress, say
 from robustode.errors import DataError
 
-app = typer.Typer(help="Published data sets.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Data sets: fetch published ones, repair written ones.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 @app.callback()
 def _data() -> None:
-    """Published data sets."""
+    """Data sets: fetch published ones, repair written ones."""
 
 
 @app.command("fetch")
@@ -30,6 +32,8 @@ def fetch_command(
     json_: options.Json = False,
 ) -> None:
     """Download a published data set and check it.
+
+    A download that was cut off goes on where it stopped.
 
     Example: robustode data fetch mnist --data-root data
     """
@@ -52,3 +56,28 @@ def fetch_command(
         emit({"files": [str(file) for file in files]})
     else:
         say(f"{name} is in {root}: {len(files)} files, checked")
+
+
+@app.command("repair")
+def repair_command(
+    place: Annotated[Path, typer.Argument(metavar="DIR", help="A data set that generate wrote.")],
+    json_: options.Json = False,
+) -> None:
+    """Take the broken shards out of a data set, so that the rest can be used.
+
+    The index is written anew without them; it, the captions and the data card say which are gone. Their files go to
+    DIR/broken. The command that made the set makes exactly them again with --resume.
+
+    Example: robustode data repair adversarial-digits
+    """
+    from robustode.data import repair
+
+    done = repair(place)
+    if json_:
+        emit({"dropped": list(done.dropped), "lost": done.lost, "samples": done.count})
+    elif not done.dropped:
+        say(f"{place} is intact: {done.count} samples")
+    else:
+        for shard in done.dropped:
+            say(f"dropped {shard}")
+        say(f"{done.count} samples are left, {done.lost} are gone; generate makes them again with --resume")

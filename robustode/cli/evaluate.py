@@ -31,6 +31,11 @@ def command_line() -> str:
     return shlex.join(["robustode", *sys.argv[1:]])
 
 
+def command_without_resume() -> str:
+    """Return the command without --resume, which is no part of what it makes: a resumed one writes the same files."""
+    return shlex.join(word for word in ["robustode", *sys.argv[1:]] if word != "--resume")
+
+
 def eval_command(
     model: options.Models,
     data: options.Data = None,

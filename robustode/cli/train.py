@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ import typer
 
 from robustode.cli import options
 from robustode.cli.console import emit, progress, say
-from robustode.cli.evaluate import command_line
+from robustode.cli.evaluate import command_without_resume
 from robustode.errors import OptionError, RobustODEError, TrainingError
 
 if TYPE_CHECKING:
@@ -88,10 +87,13 @@ def train_command(
     box = options.bounds_of(bounds)
     samples = load_data(data, split="train", limit=limit, seed=seed, root=data_root, bounds=box)
     test = load_data(data, split="test", root=data_root, bounds=box) if samples.split == "train" else None
+    test = None if test is None or test.split != "test" else test  # a written set of one split has no other
     train, held_out = _split(samples, validation, seed)
     model = build(chosen, samples, seed)
     model.to(place)
     say(f"{arch} on {train.caption}: {chosen.optimiser.name}, {chosen.optimiser.epochs} epochs", json_)
+    if samples.split == "test":
+        say("these are test samples: an accuracy measured on their clean ones later will be too high", json_)
     failure: RobustODEError | None = None
     if not resume:
         unfinished.unlink(missing_ok=True)  # of an earlier training, given up by --force
@@ -110,7 +112,7 @@ def train_command(
                 resume=resume,
             )
         )
-    header = provenance(chosen, result, _command(), seed)
+    header = provenance(chosen, result, command_without_resume(), seed)
     save_checkpoint(model, out, data=samples.name, provenance=header, force=force or resume)
     if not result.interrupted:
         unfinished.unlink(missing_ok=True)
@@ -191,11 +193,6 @@ def _shown(arch: str, quiet: bool) -> Iterator[Callable[[Progress], None]]:
                 say(f"epoch {p.epoch}/{p.epochs}: loss {p.loss:.4f}, accuracy {p.accuracy:.2%}", quiet)
 
         yield show
-
-
-def _command() -> str:
-    """The command without --resume, which is no part of what it makes: a resumed training writes the same file."""
-    return shlex.join(word for word in shlex.split(command_line()) if word != "--resume")
 
 
 def _draw(result: TrainingResult, curves: Path | None, title: str) -> list[Path]:

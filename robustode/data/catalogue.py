@@ -108,8 +108,9 @@ _NAMED = (
 
 _FORMS = (
     DataInfo(name="FILE.npz", description="arrays x (n, ...) and y (n,), optionally index and bounds"),
+    DataInfo(name="FILE.parquet", description="columns x (lists of numbers, one length) and y, optionally index"),
     DataInfo(name="folder:PATH", description="one subfolder of images per class, all of one size and mode"),
-    DataInfo(name="DIR", description="a data set written by `robustode generate`"),
+    DataInfo(name="DIR", description="a data set written by `robustode generate`, or one of its splits"),
     DataInfo(
         name="python:FILE.py:factory", description="your function that returns a torch Dataset, a DataLoader or (x, y)"
     ),

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from robustode.data.dataset import Data
-from robustode.data.writer import INDEX, DatasetWriter
+from robustode.data.place import INDEX
+from robustode.data.writer import DatasetWriter
 from robustode.errors import DataError
 
 
@@ -26,7 +27,7 @@ def export(
     Args:
         directory: new or empty, unless `force`.
         data: inputs, labels and indices (`load_data((x, y), bounds=...)` makes one of arrays).
-        format: "npz" or "safetensors".
+        format: npz, safetensors, parquet, huggingface or png.
         meta: what made the set; the source, split and caption of `data` are added.
         force: replace a data set that is there.
         shard_size: samples in a file.
@@ -45,6 +46,7 @@ def export(
         classes=data.classes,
         input_shape=tuple(data.x.shape[1:]),
         meta={"source": data.name, "split": data.split, "caption": data.caption, **(meta or {})},
+        shards=-(-len(data) // shard_size),
         force=force,
     )
     with writer:

@@ -16,14 +16,15 @@ from robustode.data.external import factory_source, npz_source, object_source
 from robustode.data.folder import PREFIX as FOLDER
 from robustode.data.folder import folder_source
 from robustode.data.images import cifar10, digits, mnist_like
+from robustode.data.place import SPLITS
 from robustode.data.points import moons, spirals
 from robustode.data.source import Source
 from robustode.data.subset import Limit, caption, choose, parse_limit
+from robustode.data.table import parquet_source
 from robustode.errors import DataError, unknown
 from robustode.models.base import Classifier
 from robustode.models.factory import PREFIX as PYTHON
 
-SPLITS = ("train", "test")
 Root = str | Path | None
 
 _NAMED: dict[str, Callable[[str, Root], Source]] = {
@@ -50,9 +51,11 @@ def load_data(
     """Load labelled inputs: float32 images (channels, height, width) in [0, 1], points in [0, 1]², or the user's own.
 
     Args:
-        source: a name of `list_data`, the path of an `.npz` with x and y, `folder:PATH`, a directory written by
-            `export`, `python:FILE.py:factory`, or in Python a `Data`, a torch Dataset, a DataLoader or (x, y).
-        split: "train" or "test"; a source without splits is taken whole and has the split "all".
+        source: a name of `list_data`, the path of an `.npz` or `.parquet` with x and y, `folder:PATH`, a directory
+            written by `export` or `robustode generate`, `python:FILE.py:factory`, or in Python a `Data`, a torch
+            Dataset, a DataLoader or (x, y).
+        split: "train" or "test"; a source without splits is taken whole and has the split "all", a written data set
+            that has one split is taken whole and keeps it: the `split` of what is returned says which it is.
         limit: n for a class-stratified random subset, "first:n" for the first n, None for all.
         seed: of the subset, ≥ 0.
         root: folder of the real image sets in torchvision's layout; $ROBUSTODE_DATA if None.
@@ -118,18 +121,20 @@ def _find(source: Any, split: str, root: Root, bounds: tuple[float, float] | Non
         return factory_source(name, split, bounds)
     if name.endswith(".npz"):
         return npz_source(name, bounds)
+    if name.endswith(".parquet"):
+        return parquet_source(name, bounds)
     path = Path(name).expanduser()
     if path.is_dir():
-        return exported_source(name)
+        return exported_source(name, split)
     if path.is_file():
         raise DataError(
             f"data file '{name}'",
-            expected="an .npz with arrays x and y",
+            expected="an .npz or .parquet with x and y",
             got=f"a file that ends in '{path.suffix}'",
             fix="Save it with numpy.savez, or write a factory and give python:FILE.py:factory.",
         )
     if len(path.parts) > 1:
-        raise DataError(f"data set '{name}'", expected="a directory or a file .npz", got="no such path")
+        raise DataError(f"data set '{name}'", expected="a directory or a file .npz or .parquet", got="no such path")
     raise unknown("data set", name, _NAMED, DataError)
 
 

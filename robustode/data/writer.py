@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -13,33 +15,37 @@ import torch
 
 from robustode.data.convert import array_of, inputs, labels
 from robustode.data.dataset import Data, check_pair
+from robustode.data.formats import Layout, format_of
+from robustode.data.index import SCHEMA, index_of
+from robustode.data.place import BROKEN, HEADER, INDEX, is_empty, own_files, remove, unfinished_files
+from robustode.data.publish import publish
 from robustode.errors import DataError, RunError
 from robustode.files import atomic, file_digest, read_json, write_json
 
-SCHEMA = 1
-FORMATS = ("npz", "safetensors")
-INDEX, HEADER = "dataset.json", "dataset.partial.json"
 STATUS = ("misclassified", "success", "failed", "skipped", "error")
 
 
 class DatasetWriter:
     """Writes a data set shard by shard, so that memory does not grow with it and an interrupted one can go on.
 
-    `write` makes `data-00000.npz` (or `.safetensors`), whole or not at all, then `data-00000.json` with its sha256;
-    `close` joins these into `dataset.json`. Until then the directory holds `dataset.partial.json`.
+    `write` makes one shard (`data-00000.npz`, say), whole or not at all, then `data-00000.json` with its sha256;
+    `close` joins these into `dataset.json` and writes README.md and SHA256SUMS. Until then the directory holds
+    `dataset.partial.json`.
 
     Args:
         directory: made if absent; must be empty, or a data set to replace (`force`) or to go on with (`resume`).
-        format: "npz" or "safetensors".
+        format: a name of `FORMATS`: npz, safetensors, parquet, huggingface, png.
         bounds: (lo, hi) of the inputs; None if unknown.
         classes: number of classes; None if unknown.
         input_shape: shape of one input.
         meta: what made the set (source, split, model, attack, ...); kept as JSON. The same on resuming.
-        codes: the words of each column of strings, stored as int8 places in this list.
+        codes: the words of each column of strings, stored as int8 places in this list where a format has no strings.
+        shards: how many there will be; only the format huggingface, whose file names have it, must know.
+        card: whether `close` writes README.md and SHA256SUMS; not where several sets share them.
 
     Raises:
         RunError: the directory is not empty, or holds another data set than the one resumed.
-        DataError: unknown format, bounds that are none.
+        DataError: unknown format, one that cannot hold such inputs, bounds that are none.
     """
 
     def __init__(
@@ -52,13 +58,13 @@ class DatasetWriter:
         input_shape: Sequence[int],
         meta: Mapping[str, Any] | None = None,
         codes: Mapping[str, Sequence[str]] | None = None,
+        shards: int | None = None,
+        card: bool = True,
         force: bool = False,
         resume: bool = False,
     ) -> None:
-        if format not in FORMATS:
-            raise DataError("data set format", expected=" or ".join(FORMATS), got=f"'{format}'")
+        self.format = format_of(format)
         self.directory = Path(directory)
-        self.format = format
         self.bounds = None if bounds is None else check_pair(bounds)
         self.classes = classes
         self.input_shape = tuple(int(size) for size in input_shape)
@@ -72,6 +78,10 @@ class DatasetWriter:
             "input_shape": list(self.input_shape),
             "codes": {name: list(words) for name, words in self.codes.items()},
         }
+        self.layout = Layout.of(self._header, shards)
+        self.format.check(self.layout)
+        self.format.file(0, self.layout)
+        self._card = card
         self._shards: dict[int, dict[str, Any]] = {}
         self._prepare(force=force, resume=resume)
 
@@ -80,8 +90,7 @@ class DatasetWriter:
         entry = self._shards.get(shard)
         if entry is None or entry["count"] != count:
             return False
-        path = self.directory / entry["file"]
-        return path.is_file() and file_digest(path) == entry["sha256"]
+        return self.format.damage(self.directory / entry["file"], entry["sha256"]) is None
 
     def write(self, shard: int, *, x: Any, y: Any, **columns: Any) -> None:
         """Write one shard; an unfinished or earlier one of the same number is replaced.
@@ -101,21 +110,22 @@ class DatasetWriter:
         for other in self._shards.values():
             if other["columns"] != described:
                 raise DataError(f"columns of shard {shard}", expected=other["columns"], got=described)
-        path = self.directory / f"data-{shard:05d}.{self.format}"
-        with atomic(path) as temporary:
-            _save(temporary, arrays, self.format, self.bounds)
+        file = self.format.file(shard, self.layout)
+        with atomic(self.directory / file) as temporary:
+            self.format.save(temporary, arrays, self.layout)
             digest = file_digest(temporary)
-        entry = {
-            "file": path.name,
-            "sha256": digest,
-            "count": len(arrays["y"]),
-            "columns": described,
-        }
-        write_json(entry, path.with_suffix(".json"))
+        entry = {"number": shard, "file": file, "sha256": digest, "count": len(arrays["y"]), "columns": described}
+        if "status" in arrays and "status" in self.codes:
+            counts = Counter(self.layout.words("status", arrays["status"]))
+            entry["status"] = {word: counts[word] for word in self.codes["status"] if counts[word]}
+        if "survives" in arrays:  # a rounding format: what the attack found, and what of it is left
+            found, left = int((arrays["survives"] >= 0).sum()), int((arrays["survives"] > 0).sum())
+            entry["survivors"] = {"found": found, "survive": left}
+        write_json(entry, self._note(shard))
         self._shards[shard] = entry
 
     def close(self) -> Path:
-        """Write `dataset.json` and return its path; the small files of the shards go.
+        """Write `dataset.json`, then the card and the checksums, and return its path; the small files of the shards go.
 
         Raises:
             RunError: no shard, or one missing among 0 to the last.
@@ -129,17 +139,19 @@ class DatasetWriter:
                 fix="Write them before closing.",
             )
         entries = [self._shards[k] for k in sorted(self._shards)]
-        index = {
-            **self._header,
-            "columns": entries[0]["columns"],
-            "count": sum(entry["count"] for entry in entries),
-            "shards": [{key: value for key, value in entry.items() if key != "columns"} for entry in entries],
-        }
-        path = self.directory / INDEX
-        write_json(index, path)
-        for name in (HEADER, *(str(Path(entry["file"]).with_suffix(".json")) for entry in entries)):
-            (self.directory / name).unlink(missing_ok=True)
-        return path
+        self.format.finish(self.directory, [entry["file"] for entry in entries])
+        if self._dropped:  # by `repair`; they are whole again
+            shutil.rmtree(self.directory / BROKEN, ignore_errors=True)
+        write_json(index_of(self._header, entries), self.directory / INDEX)
+        for path in (self.directory / HEADER, *map(self._note, self._shards)):
+            path.unlink(missing_ok=True)
+        if self._card:
+            publish(self.directory)
+        return self.directory / INDEX
+
+    def _note(self, shard: int) -> Path:
+        """The small file that says that a shard is finished."""
+        return self.directory / f"data-{shard:05d}.json"
 
     def __enter__(self) -> DatasetWriter:
         return self
@@ -156,15 +168,15 @@ class DatasetWriter:
         if place.exists() and not place.is_dir():
             raise RunError(f"output '{place}'", expected="a directory", got="a file")
         known = (place / INDEX).is_file() or (place / HEADER).is_file()
+        self._dropped = False
         if resume and known:
             self._take_up()
-        elif place.is_dir() and any(place.iterdir()) and not (force and known):
+        elif not is_empty(place) and not (force and known):
             fix = "Use --resume or --force." if known else "Choose another; --resume and --force take data sets only."
             raise RunError(f"output directory '{place}'", expected="an empty or new one", got="files in it", fix=fix)
         else:
-            for file in _own_files(place):
-                file.unlink()
-        place.mkdir(parents=True, exist_ok=True)
+            remove(place, own_files(place))
+        remove(place, unfinished_files(place))
         write_json(self._header, place / HEADER)
 
     def _take_up(self) -> None:
@@ -183,9 +195,11 @@ class DatasetWriter:
             )
         if finished.exists():
             entries = [{**entry, "columns": known["columns"]} for entry in known["shards"]]
+            self._dropped = bool(known.get("dropped"))
         else:
             entries = [read_json(path, RunError) for path in sorted(place.glob("data-?????.json"))]
-        self._shards = {int(Path(entry["file"]).stem.removeprefix("data-")): entry for entry in entries}
+        # The number is younger than the first sets, of which a name ends with it.
+        self._shards = {entry.get("number", int(Path(entry["file"]).stem[-5:])): entry for entry in entries}
 
     def _encode(self, what: str, x: Any, y: Any, columns: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Return every column as a numpy array, checked by the rules of `Data`."""
@@ -221,21 +235,3 @@ class DatasetWriter:
         if unknown:
             raise DataError(f"{what}, {name}", expected=f"words of {', '.join(words)}", got=", ".join(unknown))
         return np.array([words[str(value)] for value in values], dtype=np.int8)
-
-
-def _own_files(place: Path) -> list[Path]:
-    """Return the files that a writer makes, and no other."""
-    names = (*(f"data-?????.{ending}" for ending in (*FORMATS, "json")), INDEX, HEADER)
-    patterns = (*names, *(f".{name}.*.tmp" for name in names))  # the second: left by `atomic` when it was killed
-    return sorted(file for pattern in patterns for file in place.glob(pattern)) if place.is_dir() else []
-
-
-def _save(path: Path, arrays: dict[str, np.ndarray], format: str, bounds: tuple[float, float] | None) -> None:
-    if format == "npz":
-        box = {} if bounds is None else {"bounds": np.array(bounds)}
-        with path.open("wb") as stream:
-            np.savez(stream, **arrays, **box)  # pyright: ignore[reportArgumentType]
-    else:
-        from safetensors.numpy import save_file
-
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)

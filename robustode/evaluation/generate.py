@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 
+from robustode import __version__
 from robustode.attacks.adapters.rng import forked_rng
 from robustode.attacks.card import Card
 from robustode.data import DatasetWriter
-from robustode.data.writer import HEADER, INDEX
+from robustode.data.formats import Layout, format_of
+from robustode.data.place import HEADER, INDEX
 from robustode.errors import AttackError, BudgetError, RunError
 from robustode.evaluation.clean import CleanAccuracy, check_clean
 from robustode.evaluation.counting import Counted
@@ -22,6 +24,7 @@ from robustode.evaluation.judge import Judge
 from robustode.evaluation.plan import Plan
 from robustode.evaluation.planned import samples_for
 from robustode.evaluation.records import rows
+from robustode.evaluation.rounding import round_rows
 from robustode.evaluation.rows import Shard, Subject
 from robustode.files import read_json
 
@@ -34,12 +37,16 @@ class Generated:
 
     Attributes:
         path: `dataset.json` of the set.
-        status: number of samples by status, of the shards made by this call (not of those kept on `resume`).
+        status: number of samples by status, of the whole set.
+        made: the same of the shards made by this call (not of those kept on `resume`).
+        survivors: in a format that rounds, {"found": adversarials of the attack, "survive": those left}; else None.
         errors: first message of an attack that raised; "" if none did.
     """
 
     path: Path
     status: dict[str, int]
+    made: dict[str, int]
+    survivors: dict[str, int] | None
     errors: str
 
 
@@ -51,49 +58,65 @@ def generate(
     command: str = "",
     resume: bool = False,
     force: bool = False,
+    card: bool = True,
     listen: Callable[[int, int], None] | None = None,
 ) -> Generated:
     """Attack all samples of a plan of one model and one card at no more than one ε, and write the data set.
 
     Each row has the input (adversarial where one was found, clean elsewhere), label, index in the full split, clean and
-    adversarial prediction, distance (+inf where none was found, 0 if misclassified) and status. Memory does not grow
-    with the number of samples beyond the data themselves; finished shards are kept on `resume`.
+    adversarial prediction, distance (+inf where none was found, 0 if misclassified) and status. In a format that rounds
+    inputs they are judged again as they will be read (`round_rows`). Memory does not grow with the number of samples
+    beyond the data themselves; finished shards are kept on `resume`.
 
     Args:
         plan: made by `make_plan`; the budgets of its protocol give ε of a budget attack.
         out: directory of the data set.
-        format: "npz" or "safetensors".
-        command: command line, for `dataset.json`.
+        format: npz, safetensors, parquet, huggingface or png.
+        command: command line, for `dataset.json` and the data card.
         resume, force: go on with, or replace, what is in the directory.
+        card: write README.md and SHA256SUMS.
         listen: called with (shards done, shards in all).
 
     Raises:
         AttackError: not exactly one model and one card.
         BudgetError: a budget attack without an ε, or with several.
+        DataError: a format that is unknown or cannot hold such inputs.
         ModelError: a clean accuracy that says that something is wrong.
         RunError: the directory cannot be used.
     """
-    card, eps = _one_attack(plan)
+    attack, eps = check_request(plan, format)
     subject = _subject(plan)
-    data, size, seed = plan.data, plan.protocol.shard, plan.protocol.seed
-    begun_by = _begun_by(out) if resume else None
-    meta = _meta(plan, card, eps, command if begun_by is None else begun_by)
-    writer = DatasetWriter(out, format=format, meta=meta, force=force, resume=resume, **_box(plan))
-    status: Counter[str] = Counter()
-    errors = ""
+    data, size = plan.data, plan.protocol.shard
     starts = range(0, len(data), size)
+    begun_by = _begun_by(out) if resume else None
+    meta = _meta(plan, attack, eps, command if begun_by is None else begun_by)
+    options = {"shards": len(starts), "card": card, "force": force, "resume": resume}
+    writer = DatasetWriter(out, format=format, meta=meta, **_box(plan), **options)
+    made: Counter[str] = Counter()
+    errors = ""
     for number, start in enumerate(starts):
         part = slice(start, start + size)
         if not writer.done(number, len(data.index[part])):
             shard = _shard(plan, subject, number, part)
-            radii = () if eps is None else (eps,)
-            unit = run_unit(subject, card, shard, radii=radii, data=data.name, seed=seed, protocol=plan.hash)
-            writer.write(number, **_columns(shard, unit))
-            status.update(unit.records["status"])
-            errors = errors or next(iter(rows(unit.records, status="error")["message"]), "")
+            columns, message = _attacked(plan, subject, attack, eps, shard, writer)
+            writer.write(number, **columns)
+            made.update(columns["status"])
+            errors = errors or message
         if listen is not None:
             listen(number + 1, len(starts))
-    return Generated(path=writer.close(), status=dict(status), errors=errors)
+    path = writer.close()
+    index = read_json(path, RunError)
+    survivors = index.get("survivors")
+    return Generated(path=path, status=index["status"], made=dict(made), survivors=survivors, errors=errors)
+
+
+def check_request(plan: Plan, format: str) -> tuple[Card, float | None]:
+    """Return the plan's only card, as it runs at its only ε (None for the minimal norm); raise what `generate` raises
+    before anything is computed."""
+    form, box = format_of(format), _box(plan)
+    attack, eps = _one_attack(plan)
+    form.check(Layout.of({**box, "codes": {}, "meta": {"split": plan.data.split}}))
+    return attack, eps
 
 
 def _one_attack(plan: Plan) -> tuple[Card, float | None]:
@@ -131,6 +154,20 @@ def _shard(plan: Plan, subject: Subject, number: int, part: slice) -> Shard:
     return Shard(number=number, x=x, y=y, index=plan.data.index[part], clean_pred=pred, clean_margin=margin)
 
 
+def _attacked(
+    plan: Plan, subject: Subject, attack: Card, eps: float | None, shard: Shard, writer: DatasetWriter
+) -> tuple[dict[str, Any], str]:
+    """Return the columns of a shard as the format of the set keeps them, and the message of an attack that raised."""
+    radii = () if eps is None else (eps,)
+    common = {"data": plan.data.name, "seed": plan.protocol.seed, "protocol": plan.hash}
+    unit = run_unit(subject, attack, shard, radii=radii, **common)
+    columns = _columns(shard, unit)
+    rounded = writer.format.rounded(columns["x"], writer.layout)
+    if rounded is not None:
+        columns = round_rows(subject.judge, shard, columns, rounded, norm=attack.norm, eps=eps)
+    return columns, next(iter(rows(unit.records, status="error")["message"]), "")
+
+
 def _box(plan: Plan) -> dict[str, Any]:
     model = plan.models[0].module
     lo, hi = model.bounds
@@ -147,12 +184,14 @@ def _meta(plan: Plan, card: Card, eps: float | None, command: str) -> dict[str, 
         "model": model.label,
         "model_hash": model.hash,
         "attack": card.name,
+        "params": card.params_at(eps),
         "attack_card": card.resolved(),
         "norm": card.norm,
         "eps": eps,
         "seed": plan.protocol.seed,
         "protocol": plan.hash,
         "command": command,
+        "version": __version__,
     }
 
 

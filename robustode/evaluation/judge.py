@@ -13,6 +13,7 @@ from robustode.models.base import Classifier
 
 AGREE = 1e-4  # largest difference of logits between a batch and its samples alone, for batches to be used
 PROBE = 16  # samples compared
+SLACK = 16  # times the largest difference seen among those compared, that others are allowed for
 BATCH = 256
 REFUSED = "the attack returned"  # how the reason begins for which a point is refused
 
@@ -78,7 +79,8 @@ class Judge:
         """Return the logits (batch, classes) of each sample as it would be answered alone.
 
         Where batches are used, samples whose two largest logits are so near that the batch could decide between them,
-        as at the points of a minimal-norm attack, are asked alone all the same.
+        as at the points of a minimal-norm attack, are asked alone all the same: 16 of those nearer than
+        2 `AGREE`, and of the others all that are nearer than twice what these 16 show a batch to change.
         """
         if len(x) == 0:
             return x.new_zeros(0, self.model.classes)
@@ -88,10 +90,27 @@ class Judge:
             return self._alone(x)
         logits = torch.cat([self.model(part) for part in x.split(BATCH)])
         top = logits.topk(2, dim=1).values
-        close = ~(top[:, 0] - top[:, 1] > 2 * AGREE)
-        if bool(close.any()):
-            logits[close] = self._alone(x[close])
+        gap = top[:, 0] - top[:, 1]
+        close = (~(gap > 2 * AGREE)).nonzero().squeeze(1)
+        if len(close):
+            asked = close[_spread(len(close), x.device)]
+            allowed = self._ask(x, logits, asked)
+            rest = close[~torch.isin(close, asked)]
+            self._ask(x, logits, rest[~(gap[rest] > 2 * allowed)])
         return logits
+
+    def _ask(self, x: Tensor, logits: Tensor, rows: Tensor) -> float:
+        """Put the answers to some samples alone in the place of the batch's; return how far a sample's logits may lie
+        from the batch's judging by these: `SLACK` times the largest difference, at least a few units in the last place,
+        at most `AGREE`."""
+        if not len(rows):
+            return AGREE
+        single = self._alone(x[rows])
+        size = float(single.abs().max())
+        seen = float((single - logits[rows]).abs().max())
+        logits[rows] = single
+        allowed = SLACK * max(seen, size * torch.finfo(logits.dtype).eps)
+        return allowed if allowed < AGREE else AGREE  # also where a logit is not finite
 
     def _alone(self, x: Tensor) -> Tensor:
         return torch.cat([self.model(x[i : i + 1]) for i in range(len(x))])
@@ -99,7 +118,7 @@ class Judge:
     def _agree(self, x: Tensor) -> bool:
         """Compare a batch with some of its samples alone."""
         block = x[:BATCH]
-        rows = torch.arange(0, len(block), max(1, len(block) // PROBE), device=x.device)[:PROBE]
+        rows = _spread(len(block), x.device)
         return same_answers(self.model(block)[rows], self._alone(block[rows]))
 
     def answer(self, x: Tensor, y: Tensor, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -137,6 +156,11 @@ class Judge:
             margin=margin,
             message=_refusals(finite, in_box, in_ball, gap),
         )
+
+
+def _spread(n: int, device: torch.device) -> Tensor:
+    """Return at most `PROBE` places among n, spread over them."""
+    return torch.arange(0, n, max(1, n // PROBE), device=device)[:PROBE]
 
 
 def _refusals(finite: Tensor, in_box: Tensor, in_ball: Tensor, gap: Tensor) -> tuple[str, ...]:

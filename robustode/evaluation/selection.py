@@ -51,7 +51,7 @@ def select_attacks(protocol: Protocol) -> Selection:
         folder = Path(protocol.near(name))
         with protocol.blaming(*(("also", number) if number >= 0 else ("attacks",))):
             if name in protocol.also and folder.is_dir():
-                stored.append(read_stored(folder))
+                stored.append(read_stored(folder, protocol.split))
             else:
                 params = protocol.params if is_shorthand(name) else None
                 cards += resolve(name, norms=protocol.norms, params=params, base=base)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from robustode.attacks.norms import check_norm
 from robustode.data import Data, load_data
-from robustode.data.writer import INDEX
+from robustode.data.exported import find_set
+from robustode.data.place import INDEX
 from robustode.errors import DataError
 from robustode.files import read_json
 
@@ -66,14 +67,14 @@ class Stored:
         return torch.tensor([place.get(sample, -1) for sample in index.tolist()], dtype=torch.int64)
 
 
-def read_stored(folder: Path) -> Stored:
-    """Read a stored adversarial data set.
+def read_stored(folder: Path, split: str = "test") -> Stored:
+    """Read a stored adversarial data set; of one with several splits, the one asked for.
 
     Raises:
         DataError: it is none, it is damaged, or it does not say its norm.
     """
-    data = load_data(str(folder))
-    meta = read_json(folder / INDEX, DataError)["meta"]
+    data = load_data(str(folder), split=split)
+    meta = read_json(find_set(folder, split) / INDEX, DataError)["meta"]
     if "norm" not in meta:
         fix = "Name a directory that `robustode generate` wrote."
         raise DataError(f"adversarial data set '{folder}'", expected=f"a norm in its {INDEX}", got="none", fix=fix)

@@ -174,7 +174,7 @@ def test_usage(folder, line, phrases):
         (f"{GENERATE} --attack none --out g", ["--attack: expected one card, got none"]),
         (f"{GENERATE} --attack fgm-l2 --out g", ["expected exactly one value, got none", "--eps"]),
         (f"{GENERATE} --attack fgm-l2 --eps 1,2 --out g", ["expected exactly one value, got 1, 2"]),
-        (f"{GENERATE} --attack sensitivity-l2 --format csv --out g", ["npz or safetensors, got 'csv'"]),
+        (f"{GENERATE} --attack sensitivity-l2 --format csv --out g", ["parquet, png, safetensors, got 'csv'"]),
         (f"{GENERATE} --attack sensitivity-l2 --out s.safetensors", ["a folder that can be written"]),
         (f"{GENERATE} --attack sensitivity-l2 --out .", ["expected an empty or new one"]),
         (f"{GENERATE} --attack sensitivity-l2 --out g --resume --force", ["got both"]),

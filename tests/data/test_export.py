@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from robustode.data import DatasetWriter, export, load_data
+from robustode.data.formats import FORMATS, Layout
 from robustode.errors import DataError, RunError
 
 N = 25
 GENERATOR = torch.Generator().manual_seed(0)
-X = torch.rand(N, 2, 3, generator=GENERATOR)
+X = torch.rand(N, 1, 2, 3, generator=GENERATOR).mul(255).round().div(255)  # 8-bit levels, which png keeps
 Y = torch.arange(N) % 4
 INDEX = torch.arange(N) * 7
 STATUS = ["success" if i % 5 else "failed" for i in range(N)]
-SETTINGS = {"bounds": (0, 1), "classes": 4, "input_shape": (2, 3), "meta": {"attack": "pgd", "split": "test"}}
+SETTINGS = {
+    "bounds": (0, 1),
+    "classes": 4,
+    "input_shape": (1, 2, 3),
+    "meta": {"attack": "pgd", "split": "test"},
+    "shards": 3,
+}
 
 
 def write(writer, k, size=10):
@@ -33,7 +42,7 @@ def write(writer, k, size=10):
     )
 
 
-@pytest.fixture(params=["npz", "safetensors"])
+@pytest.fixture(params=list(FORMATS))
 def form(request):
     return request.param
 
@@ -45,13 +54,27 @@ def make(directory, form="npz", **options):
 
 
 def files(directory):
-    return sorted(file.name for file in directory.iterdir())
+    """Every file below a directory, the images of the format png apart."""
+    found = (file.relative_to(directory).as_posix() for file in directory.rglob("*") if file.is_file())
+    return sorted(name for name in found if not name.endswith(".png"))
+
+
+def shard_name(form, k, shards=3):
+    """Where the tests' shard lies."""
+    layout = Layout(input_shape=(), bounds=None, classes=None, split="test", codes={}, constants={}, shards=shards)
+    return FORMATS[form].file(k, layout)
+
+
+def finished(form, shards=3):
+    """The files of a finished set."""
+    names = [shard_name(form, k) for k in range(shards)]
+    return sorted([*names, *FORMATS[form].whole, "dataset.json", "README.md", "SHA256SUMS"])
 
 
 def test_round_trip(tmp_path, form):
     place = tmp_path / "new" / "set"
     make(place, form)
-    assert files(place) == [*(f"data-0000{k}.{form}" for k in range(3)), "dataset.json"]
+    assert files(place) == finished(form)
     data = load_data(str(place))
     assert torch.equal(data.x, X)
     assert torch.equal(data.y, Y)
@@ -62,6 +85,7 @@ def test_round_trip(tmp_path, form):
     assert index["count"] == 25
     assert index["meta"]["attack"] == "pgd"
     assert [shard["count"] for shard in index["shards"]] == [10, 10, 5]
+    assert index["status"] == {"success": 20, "failed": 5}
     assert index["columns"] == {
         "x": "float32", "y": "int64", "index": "int64", "status": "int8", "distance": "float64"
     }  # fmt: skip
@@ -116,8 +140,8 @@ def test_interrupted_set_is_unfinished_and_goes_on(tmp_path, form):
     )
     with pytest.raises(RunError, match=re.escape("got files in it. Use --resume or --force.")):
         DatasetWriter(place, format=form, **SETTINGS)
-    (place / f"data-00001.{form}").write_bytes(b"damaged since")
-    before = (place / f"data-00000.{form}").stat().st_mtime_ns
+    (place / shard_name(form, 1)).write_bytes(b"damaged since")
+    before = (place / shard_name(form, 0)).stat().st_mtime_ns
     with DatasetWriter(place, format=form, resume=True, **SETTINGS) as writer:
         assert writer.done(0, 10)
         assert not writer.done(0, 9)
@@ -125,9 +149,9 @@ def test_interrupted_set_is_unfinished_and_goes_on(tmp_path, form):
         assert not writer.done(2, 5)
         write(writer, 1)
         write(writer, 2)
-    assert (place / f"data-00000.{form}").stat().st_mtime_ns == before
+    assert (place / shard_name(form, 0)).stat().st_mtime_ns == before
     assert torch.equal(load_data(place).x, X)
-    assert files(place) == [*(f"data-0000{k}.{form}" for k in range(3)), "dataset.json"]
+    assert files(place) == finished(form)
 
 
 def test_resuming_a_finished_set_finds_all_done(tmp_path):
@@ -137,19 +161,41 @@ def test_resuming_a_finished_set_finds_all_done(tmp_path):
     assert torch.equal(load_data(tmp_path / "set").x, X)
 
 
+def test_what_a_killed_writer_left_before_its_header_is_no_obstacle(tmp_path):
+    place = tmp_path / "set"
+    place.mkdir()
+    (place / ".dataset.partial.json.4711.tmp").write_bytes(b"{")
+    make(place)
+    assert files(place) == finished("npz")
+
+
+def test_resuming_clears_away_halves(tmp_path, form):
+    place = tmp_path / "set"
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(place, form)
+    names = [shard_name(form, 2), "README.md", *(["images/1/000007.png"] if form == "png" else [])]
+    for name in names:
+        (place / name).parent.joinpath(f".{Path(name).name}.4711.tmp").write_bytes(b"half")
+    with DatasetWriter(place, format=form, resume=True, **SETTINGS) as writer:
+        write(writer, 2)
+    assert not list(place.rglob("*.tmp"))
+    assert files(place) == finished(form)
+
+
 def test_resuming_with_other_settings_is_refused(tmp_path):
     make(tmp_path / "set")
     with pytest.raises(RunError, match="expected the same settings as when it was begun, got other meta, bounds"):
         DatasetWriter(tmp_path / "set", resume=True, **{**SETTINGS, "meta": {"attack": "fgsm"}, "bounds": (0, 2)})
 
 
-def test_force_deletes_our_files_and_no_others(tmp_path):
+def test_force_deletes_our_files_and_no_others(tmp_path, form):
     place = tmp_path / "set"
-    make(place)
+    make(place, form)
     (place / "notes.txt").write_text("mine")
     with DatasetWriter(place, format="safetensors", force=True, **SETTINGS) as writer:
         write(writer, 0)
-    assert files(place) == ["data-00000.safetensors", "dataset.json", "notes.txt"]
+    assert files(place) == sorted([*finished("safetensors", 1), "notes.txt"])
+    assert not (place / "images").exists()
     assert len(load_data(place)) == 10
 
 
@@ -161,7 +207,7 @@ def test_force_deletes_what_a_killed_writer_left(tmp_path):
         (place / f".{name}.4711.tmp").write_bytes(b"half")
     (place / ".notes.txt.4711.tmp").write_text("mine")
     make(place, force=True)
-    assert files(place) == [".notes.txt.4711.tmp", *(f"data-0000{k}.npz" for k in range(3)), "dataset.json"]
+    assert files(place) == sorted([".notes.txt.4711.tmp", *finished("npz")])
 
 
 @pytest.mark.parametrize("names", [("data-00000.npz",), ("manifest.json", "records.parquet"), ("notes.txt",)])
@@ -188,7 +234,7 @@ def test_bad_shard_leaves_nothing(tmp_path):
     writer = DatasetWriter(tmp_path / "set", **SETTINGS)
     good = {"x": X[:3], "y": Y[:3], "status": STATUS[:3]}
     for change, message in (
-        ({"x": X[:3, :1]}, "x: expected inputs of shape (2, 3), got (1, 3)"),
+        ({"x": X[:3, :, :1]}, "x: expected inputs of shape (1, 2, 3), got (1, 1, 3)"),
         ({"x": X[:3] + 1}, "expected inputs inside the bounds [0, 1], got inputs from 1"),
         ({"x": X[:3] * float("nan")}, "NaN or infinity in 3 samples"),
         ({"y": Y[:2]}, "labels y: expected one for each of the 3 inputs, got 2"),
@@ -208,18 +254,24 @@ def test_bad_shard_leaves_nothing(tmp_path):
 
 
 def test_unknown_format():
-    with pytest.raises(DataError, match="data set format: expected npz or safetensors, got 'csv'"):
-        DatasetWriter("nowhere", format="csv", **SETTINGS)
+    expected = "unknown data set format: expected one of huggingface, npz, parquet, png, safetensors, got 'parket'. "
+    with pytest.raises(DataError, match=re.escape(f"{expected}Did you mean 'parquet'?")):
+        DatasetWriter("nowhere", format="parket", **SETTINGS)
 
 
 def test_broken_shard_is_named(tmp_path, form):
     make(tmp_path / "set", form)
-    shard = tmp_path / "set" / f"data-00001.{form}"
+    shard = tmp_path / "set" / shard_name(form, 1)
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
-    with pytest.raises(DataError, match=re.escape(f"shard '{shard}': expected the bytes that were written, sha256")):
+    with pytest.raises(DataError) as caught:
         load_data(tmp_path / "set")
+    assert str(caught.value).startswith(f"shard '{shard}': expected the bytes that were written, sha256")
+    assert str(caught.value).endswith(
+        "Make it again: the command in dataset.json with --resume. Or use the 15 samples of the other shards: "
+        f"robustode data repair {tmp_path / 'set'}"
+    )
     shard.unlink()
     with pytest.raises(DataError, match=re.escape(f"shard '{shard}': expected a file, got no such file")):
         load_data(tmp_path / "set")
@@ -240,6 +292,7 @@ def test_index_that_is_none(tmp_path):
 
 def test_export_of_data_in_memory(tmp_path, form):
     data = load_data("digits", limit=50, seed=4)
+    data = replace(data, x=data.x.mul(255).round().div(255))
     path = export(tmp_path / "set", data, format=form, shard_size=20, meta={"why": "test"}, score=torch.arange(50.0))
     back = load_data(path.parent)
     assert back.fingerprint == data.fingerprint

@@ -104,8 +104,10 @@ def test_npz_with_a_pickle_is_not_loaded(tmp_path):
 
 def test_paths_that_are_no_data(tmp_path):
     (tmp_path / "a.csv").write_text("1,2\n")
-    refused(str(tmp_path / "a.csv"), "expected an .npz with arrays x and y, got a file that ends in '.csv'. Save it")
-    refused(str(tmp_path / "none"), "expected a directory or a file .npz, got no such path")
+    refused(
+        str(tmp_path / "a.csv"), "expected an .npz or .parquet with x and y, got a file that ends in '.csv'. Save it"
+    )
+    refused(str(tmp_path / "none"), "expected a directory or a file .npz or .parquet, got no such path")
     refused(str(tmp_path), "expected a directory with dataset.json, as written by `robustode generate`")
 
 

@@ -19,9 +19,13 @@ from robustode.errors import DataError
 
 @pytest.fixture
 def server(monkeypatch):
-    """A server of the files in `files`; what it was asked for is in `asked`."""
+    """A server of the files in `files`; what it was asked for is in `asked`, from which byte in `begun`.
+
+    It goes on from a byte where `ranges`, and hangs up after `cut` bytes of a file.
+    """
     files: dict[str, bytes] = {}
     asked: list[str] = []
+    begun: list[int] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -31,10 +35,18 @@ def server(monkeypatch):
             if content is None:
                 self.send_error(404)
                 return
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
+            start = int(re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "bytes=0-"))[1])  # type: ignore[index]
+            begun.append(start)
+            if start >= len(content) and http.ranges:  # type: ignore[attr-defined]
+                self.send_error(416)
+                return
+            start = start if http.ranges else 0  # type: ignore[attr-defined]
+            self.send_response(206 if start else 200)
+            if start:
+                self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+            self.send_header("Content-Length", str(len(content) - start))
             self.end_headers()
-            self.wfile.write(content)
+            self.wfile.write(content[start : http.cut])  # type: ignore[attr-defined]
 
         def log_message(self, *args):
             pass
@@ -43,6 +55,7 @@ def server(monkeypatch):
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
+    http.begun, http.ranges, http.cut = begun, True, None  # type: ignore[attr-defined]
     http.files, http.asked, http.url = files, asked, f"http://127.0.0.1:{http.server_port}/mirror"  # type: ignore[attr-defined]
     yield http
     http.shutdown()
@@ -83,6 +96,47 @@ def test_wrong_bytes_are_not_kept(mnist, tmp_path):
         f"got md5 {hashlib.md5(b'another file').hexdigest()}. Try again."
     )
     assert not (tmp_path / "MNIST").exists()
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_goes_on_where_it_was_cut_off(mnist, tmp_path, ranges):
+    name, content = next(iter(mnist.files.items()))
+    part, mnist.ranges, mnist.cut = tmp_path / f"MNIST/raw/{name}.part", ranges, 20
+    message = f"download of {mnist.url}/{name}: got no file: the connection ended early. Try again"
+    with pytest.raises(DataError, match=re.escape(message)):
+        fetch("mnist", tmp_path, url=mnist.url)
+    assert part.read_bytes() == content[:20]
+    assert not part.with_suffix("").exists()
+    mnist.cut = None
+    steps = []
+    paths = fetch("mnist", tmp_path, url=mnist.url, progress=lambda *step: steps.append(step))
+    assert mnist.begun == [0, 20, 0, 0, 0]
+    assert steps[0] == (name, len(content), len(content))
+    assert [path.read_bytes() for path in paths] == list(mnist.files.values())
+    assert sorted(file.name for file in part.parent.iterdir()) == sorted(MNIST.files)
+
+
+@pytest.mark.parametrize("stale", [b"another file begins so", b"x" * 5000])
+def test_a_part_of_another_file_is_given_up(mnist, tmp_path, stale):
+    """Shorter than the file, and longer: the server then has no more to give (416)."""
+    name, content = next(iter(mnist.files.items()))
+    part = tmp_path / f"MNIST/raw/{name}.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(stale)
+    fetch("mnist", tmp_path, url=mnist.url)
+    assert part.with_suffix("").read_bytes() == content
+    assert not part.exists()
+    assert mnist.begun[:2] == [len(stale), 0]
+
+
+def test_a_whole_part_is_taken_without_another_download(mnist, tmp_path):
+    name, content = next(iter(mnist.files.items()))
+    part = tmp_path / f"MNIST/raw/{name}.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(content)
+    fetch("mnist", tmp_path, url=mnist.url)
+    assert name not in mnist.asked
+    assert part.with_suffix("").read_bytes() == content
 
 
 def test_absent_file_and_no_server(mnist, tmp_path):

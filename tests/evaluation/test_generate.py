@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import json
+from collections import Counter
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from robustode.data import load_data
+from robustode.data import load_data, repair
 from robustode.errors import AttackError, BudgetError, DataError, ModelError, RunError
 from robustode.evaluation import records
 from robustode.evaluation.clean import CleanAccuracy
 from robustode.evaluation.generate import PROBE, generate
 from robustode.evaluation.runner import execute
+from robustode.evaluation.splits import generate_splits
 from tests.attacks.adapter_problems import exact_distance
 from tests.evaluation.problem import Noisy, affine, as_data, forms, plan_of, refused
 from tests.problems import random_affine
@@ -35,14 +40,15 @@ def columns(folder, name):
 
 
 def bytes_of(folder):
-    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+    return {file.relative_to(folder): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
 
 
-@pytest.mark.parametrize("format", ["npz", "safetensors"])
+@pytest.mark.parametrize("format", ["npz", "safetensors", "parquet", "huggingface"])
 def test_read_back_as_data_and_as_an_attack(plan, tmp_path, format):
     made = generate(plan, tmp_path / "adv", format=format, command="robustode generate ...")
     assert made.path == tmp_path / "adv" / "dataset.json"
     assert made.status == {"success": 28, "misclassified": 2}
+    assert (made.made, made.survivors) == (made.status, None)
     assert made.errors == ""
     back = load_data(str(tmp_path / "adv"))
     assert torch.equal(back.y, plan.data.y)
@@ -120,7 +126,8 @@ def test_resume_goes_on_and_gives_the_same_files(plan, tmp_path, after):
     kept = (tmp_path / "cut" / "data-00000.npz").stat().st_mtime_ns
     rest = generate(plan, tmp_path / "cut", command="generate --resume", resume=True)
     assert (tmp_path / "cut" / "data-00000.npz").stat().st_mtime_ns == kept
-    assert sum(rest.status.values()) == 30 - 12 * after
+    assert sum(rest.made.values()) == 30 - 12 * after
+    assert rest.status == {"success": 28, "misclassified": 2}
     assert bytes_of(tmp_path / "cut") == bytes_of(tmp_path / "whole")
 
 
@@ -131,7 +138,7 @@ def test_resume_refuses_another_set(plan, tmp_path):
         changed = plan_of(model, data, **{"attacks": "sensitivity-l2", "shard": 12, **other})
         refused(RunError, "got other meta", lambda changed=changed: generate(changed, tmp_path / "adv", resume=True))
     before = bytes_of(tmp_path / "adv")
-    assert generate(plan, tmp_path / "adv", resume=True).status == {}
+    assert generate(plan, tmp_path / "adv", resume=True).made == {}
     assert bytes_of(tmp_path / "adv") == before
 
 
@@ -203,3 +210,159 @@ def test_the_rows_are_those_of_the_records(plan, tmp_path):
     assert columns(tmp_path / "adv", "distance").tolist() == frame["distance"].tolist()
     assert columns(tmp_path / "adv", "adv_pred").tolist() == frame["adv_pred"].tolist()
     assert set(records.rows(frame, status="success")["sample"]) == set(plan.data.index[2:].tolist())
+
+
+def images(split="test", shard=12):
+    """The affine problem in larger units, where rounding to 8 bits undoes what lies on the boundary."""
+    model, data = affine()
+    return plan_of(model, replace(data, split=split), attacks="sensitivity-l2", shard=shard)
+
+
+def test_png_is_judged_again_after_rounding(tmp_path):
+    plan = images()
+    made = generate(plan, tmp_path / "adv", format="png")
+    exact = generate(plan, tmp_path / "exact", format="npz")
+    assert made.survivors is not None
+    left = made.survivors["survive"]
+    assert made.survivors["found"] == exact.status["success"] == 28
+    assert 0 < left < 28
+    assert made.status == {"success": left, "misclassified": 2, "failed": 28 - left}
+    index = json.loads(made.path.read_text())
+    assert index["survivors"] == made.survivors
+    assert f"of 28 adversarial inputs {left} are still adversarial" in (tmp_path / "adv/README.md").read_text()
+    back = load_data(str(tmp_path / "adv"))
+    assert back.caption.endswith(f"({left} adversarial)")
+    assert torch.equal(back.x, back.x.mul(255).round().div(255))
+    table = pd.read_csv(tmp_path / "adv/metadata.csv")
+    pred = plan.models[0].module(back.x).argmax(1)
+    assert table["adv_pred"].tolist() == pred.tolist()
+    assert (table["survives"] == 1).tolist() == ((pred != back.y).numpy() & (table["survives"] >= 0)).tolist()
+    assert (table["survives"] == -1).tolist() == [True] * 2 + [False] * 28
+    assert table["distance_found"].tolist() == columns(tmp_path / "exact", "distance").tolist()
+    alive = (table["status"] == "success").to_numpy()
+    gap = (back.x - plan.data.x).double().flatten(1).norm(dim=1).numpy()
+    np.testing.assert_allclose(table["distance"].to_numpy()[alive], gap[alive], rtol=1e-12)
+    assert np.isinf(table["distance"][table["survives"] == 0]).all()
+
+
+def test_rounding_may_leave_the_ball(tmp_path):
+    """On the sphere of a budget attack half of the points are rounded outwards: no success at that radius any more."""
+    model, data = affine()
+    plan = plan_of(model, data, attacks="fgm-l2", budgets={"l2": [0.3]})
+    made = generate(plan, tmp_path / "adv", format="png")
+    assert made.survivors is not None
+    assert 0 < made.survivors["survive"] < made.survivors["found"]
+    table = pd.read_csv(tmp_path / "adv/metadata.csv")
+    gone = table["survives"] == 0
+    outside = table["adv_pred"] != table["y"]
+    assert (gone & outside).any()
+    assert table["distance"][table["survives"] == 1].max() <= 0.3 * (1 + 1e-6) + 1e-6
+
+
+def test_what_a_format_cannot_hold_is_refused_before_anything_is_computed(tmp_path, monkeypatch):
+    def computed(*arguments):
+        raise AssertionError("the model was asked")
+
+    model, data = affine()
+    monkeypatch.setattr("robustode.evaluation.generate._subject", computed)
+    flat = as_data(data.x.flatten(1), data.y)
+    plan = replace(plan_of(model, data, attacks="sensitivity-l2"), data=flat)
+    refused(DataError, "format png: expected images of shape", lambda: generate(plan, tmp_path / "a", format="png"))
+    refused(
+        DataError,
+        "unknown data set format: expected one of huggingface, npz, parquet, png, safetensors, got 'hugingface'. "
+        "Did you mean 'huggingface'?",
+        lambda: generate(plan, tmp_path / "a", format="hugingface"),
+    )
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("format", ["npz", "huggingface", "png"])
+def test_splits_are_one_set(tmp_path, format):
+    plans = {split: images(split) for split in ("train", "test")}
+    steps = []
+    out = tmp_path / "adv"
+    made = generate_splits(plans, out, format=format, command="generate", listen=lambda *step: steps.append(step))
+    assert steps == [(k, 6) for k in range(1, 7)]
+    assert [sum(one.status.values()) for one in made.values()] == [30, 30]
+    for split in plans:
+        data = load_data(out, split=split)
+        assert (data.split, len(data), data.name) == (split, 30, str(out))
+        alone = load_data(out / split, split="test")
+        assert (alone.split, alone.fingerprint) == (split, data.fingerprint)  # a single split says which it is
+        assert not (out / split / "README.md").exists()
+    listed = (out / "SHA256SUMS").read_text()
+    assert "  train/dataset.json\n" in listed
+    assert "  test/dataset.json\n" in listed
+    text = (out / "README.md").read_text()
+    assert "- train (folder `train`): 30 samples in 3 shards" in text
+    assert "60 samples" in text
+    before = bytes_of(out)
+    refused(RunError, "Use --resume or --force.", lambda: generate_splits(plans, out, format=format))
+    again = generate_splits(plans, out, format=format, command="generate --resume", resume=True)
+    assert all(one.made == {} for one in again.values())
+    generate_splits(plans, out, format=format, command="generate", force=True)
+    assert bytes_of(out) == before
+
+
+def test_splits_of_one_load_dataset(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    datasets = pytest.importorskip("datasets")
+    datasets.disable_progress_bars()
+    plans = {split: images(split) for split in ("train", "test")}
+    generate_splits(plans, tmp_path / "adv", format="huggingface")
+    sets = datasets.load_dataset(str(tmp_path / "adv"), cache_dir=str(tmp_path / "cache"))
+    assert sorted(sets) == ["test", "train"]
+    for split, data in sets.items():
+        assert torch.equal(data.with_format("torch")[:]["x"], load_data(tmp_path / "adv", split=split).x)
+
+
+def test_a_split_that_is_not_there(tmp_path):
+    generate_splits({"train": images("train")}, tmp_path / "adv")
+    fix = f"Ask for it, or name {tmp_path}/adv/train."
+    message = f"split of data set '{tmp_path / 'adv'}': expected train, got 'test'. {fix}"
+    refused(DataError, message, lambda: load_data(tmp_path / "adv", split="test"))
+    message = "expected a split test, got samples of the split 'all'. Leave out --split, or give it once."
+    refused(DataError, message, lambda: generate_splits({"test": images("all")}, tmp_path / "b"))
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c/mine.txt").write_text("mine")
+    for options in ({}, {"resume": True}, {"force": True}):
+        refused(RunError, "Choose another", lambda o=options: generate_splits({"test": images()}, tmp_path / "c", **o))
+    assert not (tmp_path / "b").exists()
+
+
+def test_stored_points_of_splits_are_those_of_the_run(tmp_path):
+    model, data = affine()
+    generate_splits({split: images(split) for split in ("train", "test")}, tmp_path / "adv")
+    plan = plan_of(model, data, also=[str(tmp_path / "adv")], budgets={"l2": [0.1]})
+    assert plan.attacks.stored[0].data.split == "test"
+
+
+def test_a_broken_shard_alone_is_made_again(plan, tmp_path):
+    generate(plan, tmp_path / "adv", command="generate", format="parquet")
+    whole = bytes_of(tmp_path / "adv")
+    (tmp_path / "adv/data-00001.parquet").write_bytes(b"broken")
+    message = "Or use the 18 samples of the other shards: robustode data repair"
+    refused(DataError, message, lambda: load_data(tmp_path / "adv"))
+    assert repair(tmp_path / "adv").lost == 12
+    assert len(load_data(tmp_path / "adv")) == 18
+    made = generate(plan, tmp_path / "adv", command="again", format="parquet", resume=True)
+    assert sum(made.made.values()) == 12
+    assert bytes_of(tmp_path / "adv") == whole
+
+
+def test_memory_does_not_grow_with_the_samples(tmp_path):
+    """What a shard allocated is gone when the next one begins: tensors and frames counted at equal moments."""
+    model, data = affine()
+    x, y = data.x.repeat(20, 1, 1, 1), data.y.repeat(20)
+    plan = plan_of(model, as_data(x, y), attacks="fgm-l2", budgets={"l2": [0.2]}, shard=50)
+    seen = []
+
+    def look(done, total):
+        gc.collect()
+        kinds = (torch.Tensor, pd.DataFrame, pd.Series)
+        seen.append(Counter(type(one).__name__ for one in gc.get_objects() if issubclass(type(one), kinds)))
+
+    generate(plan, tmp_path / "adv", format="parquet", listen=look)
+    assert len(seen) == 12
+    assert seen[2] == seen[-1]

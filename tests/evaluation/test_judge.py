@@ -188,6 +188,34 @@ def test_near_the_boundary_every_sample_is_asked_alone():
     assert model.calls == [40] + [1] * 20
 
 
+@pytest.mark.parametrize(("noise", "alone"), [(0.0, 16 + 10), (1e-6, 16 + 30), (2e-5, 200)])
+def test_near_the_boundary_a_batch_is_trusted_as_far_as_it_is_seen_to_agree(noise, alone):
+    """200 near ties: 10 at 1e-6 and 20 at 2e-5, which batches with little noise cannot decide, the others at 9e-5."""
+
+    class Rounds(Counting):
+        def forward(self, x):
+            z = super().forward(x)
+            sign = 1 - 2 * (x[:, 1:2] > 0.5).float()  # to one side or the other, sample by sample
+            return z + (noise if len(x) > 1 else 0.0) * sign * torch.tensor([1.0, -1.0])
+
+    model = Rounds(threshold())
+    x = torch.full((200, 4), 0.4)
+    x[:, 1] = torch.arange(200) % 2
+    x[:, 0] = 0.5 + 9e-5
+    every = torch.arange(0, 200, 12)[:16]  # those that are asked first
+    others = torch.tensor([k for k in range(200) if k not in every.tolist()])
+    x[others[:10], 0], x[others[10:30], 0] = 0.5 + 1e-6, 0.5 + 2e-5
+    judge = Judge(model)
+    judge.logits(torch.rand(64, 4, generator=torch.Generator().manual_seed(0)))
+    model.calls.clear()
+    pred, margin = judge.answer(x, torch.zeros(200, dtype=torch.int64))
+    assert model.calls == [200] + [1] * alone
+    assert pred.tolist() == [1] * 200
+    assert margin[others[:30]].tolist() == pytest.approx(
+        [-1e-6] * 10 + [-2e-5] * 20, abs=2.1 * noise * (alone < 46) + 2e-7
+    )
+
+
 def test_a_single_sample_decides_nothing():
     model = Counting(random_affine())
     judge = Judge(model)

@@ -1,0 +1,50 @@
+"""What is left of adversarials after their inputs were rounded, as in 8-bit images."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robustode.attacks.base import Status
+from robustode.evaluation.judge import Judge
+from robustode.evaluation.rows import Shard
+
+
+def round_rows(
+    judge: Judge, shard: Shard, columns: dict[str, Any], rounded: Tensor, *, norm: str, eps: float | None
+) -> dict[str, Any]:
+    """Return the rows of a shard with rounded inputs, judged again: prediction, box, ball, distance to the clean input.
+
+    A success that is none any more becomes `failed`, at distance +inf, and keeps its rounded point. New columns:
+    `survives` (1: still adversarial, 0: no more, −1: never was), `distance_found` (before rounding). `adv_pred` is the
+    answer at the rounded input in every row but those of an attack that raised.
+
+    Args:
+        judge: of the model.
+        shard: the clean samples.
+        columns: `x`, `status`, `distance`, `adv_pred`, ... as the attack left them.
+        rounded: (n, *input_shape), what `x` becomes.
+        norm, eps: of the attack; None is no ball.
+    """
+    with torch.no_grad():
+        verdict = judge.judge(shard.x, rounded.to(shard.x), shard.y, norm=norm, eps=eps)
+    status, found = columns["status"], [word == Status.SUCCESS.value for word in columns["status"]]
+    left = [was and bool(still) for was, still in zip(found, verdict.success.tolist(), strict=True)]
+    lost = [was and not still for was, still in zip(found, left, strict=True)]
+    before = torch.tensor(columns["distance"], dtype=torch.float64)
+    distance = before.clone()
+    distance[torch.tensor(left)] = verdict.distance.cpu()[torch.tensor(left)]
+    distance[torch.tensor(lost)] = math.inf
+    raised = torch.tensor([word == Status.ERROR.value for word in status])
+    return {
+        **columns,
+        "x": rounded,
+        "status": [Status.FAILED.value if gone else word for word, gone in zip(status, lost, strict=True)],
+        "distance": distance,
+        "adv_pred": torch.where(raised, torch.tensor(columns["adv_pred"]), verdict.pred.cpu()),
+        "survives": torch.tensor([int(still) if was else -1 for was, still in zip(found, left, strict=True)]),
+        "distance_found": before,
+    }
