@@ -162,8 +162,8 @@ def _attacked(
     common = {"data": plan.data.name, "seed": plan.protocol.seed, "protocol": plan.hash}
     unit = run_unit(subject, attack, shard, radii=radii, **common)
     columns = _columns(shard, unit)
-    rounded = writer.format.rounded(columns["x"], writer.layout)
-    if rounded is not None:
+    rounded = writer.format.rounded(columns["x"], shard.x, writer.layout)
+    if rounded:
         columns = round_rows(subject.judge, shard, columns, rounded, norm=attack.norm, eps=eps)
     return columns, next(iter(rows(unit.records, status="error")["message"]), "")
 

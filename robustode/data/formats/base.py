@@ -101,9 +101,9 @@ class Format(ABC):
     def column(self, path: Path, name: str, layout: Layout) -> np.ndarray:
         """Return one column of a shard as it was given to `save`; what is unreadable is an OSError or ValueError."""
 
-    def rounded(self, x: Tensor, layout: Layout) -> Tensor | None:
-        """Return the inputs as they will be read back; None if that is to the bit."""
-        return None
+    def rounded(self, x: Tensor, clean: Tensor, layout: Layout) -> list[Tensor]:
+        """Return the inputs as they may be read back, in order of preference; none if that is to the bit."""
+        return []
 
     def parts(self, path: Path) -> list[tuple[str, str]]:
         """Return (path relative to the shard's folder, sha256) of further files that a shard consists of."""

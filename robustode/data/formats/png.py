@@ -34,7 +34,9 @@ image = Image.open(Path(DIR) / table["file_name"][0])
 class Png(Format):
     """`images/CLASS/INDEX.png`, tables of the shards `data-00000.csv`, ... and of all samples, `metadata.csv`.
 
-    A channel is rounded to one of 256 levels of the box, so whoever writes a point asks `rounded` what becomes of it.
+    A channel is rounded to one of 256 levels of the box, so whoever writes a point asks `rounded` what may become of
+    it: the nearest levels; those towards the clean input, which stay in a ball; those away from it, which stay beyond
+    a decision boundary.
     """
 
     name = "png"
@@ -54,8 +56,12 @@ class Png(Format):
     def file(self, number: int, layout: Layout) -> str:
         return f"data-{number:05d}.csv"
 
-    def rounded(self, x: Tensor, layout: Layout) -> Tensor:
-        return torch.from_numpy(_values(_levels(x.cpu().numpy(), layout), layout)).to(x)
+    def rounded(self, x: Tensor, clean: Tensor, layout: Layout) -> list[Tensor]:
+        exact = _scaled(x.cpu().numpy(), layout)
+        raised = exact > _scaled(clean.cpu().numpy(), layout)
+        down, up = np.floor(exact), np.ceil(exact)
+        ways = (np.rint(exact), np.where(raised, down, up), np.where(raised, up, down))
+        return [torch.from_numpy(_values(way, layout)).to(x) for way in ways]
 
     def save(self, path: Path, arrays: Arrays, layout: Layout) -> None:
         n = len(arrays["y"])
@@ -110,10 +116,17 @@ class Png(Format):
         return _EXAMPLE.strip()
 
 
+def _scaled(x: np.ndarray, layout: Layout) -> np.ndarray:
+    """Return inputs in units of a level, 0 to 255 inside the box; a level that was stored comes back whole."""
+    _, hi = layout.bounds or BOXES[0]
+    exact = (x.astype(np.float64) * (255 / hi)).clip(0, 255)
+    near = np.rint(exact)
+    return np.where(np.abs(exact - near) < 1e-4, near, exact)
+
+
 def _levels(x: np.ndarray, layout: Layout) -> np.ndarray:
     """Return inputs inside the box as the nearest of 256 levels, uint8."""
-    _, hi = layout.bounds or BOXES[0]
-    return np.rint(x.astype(np.float64) * (255 / hi)).clip(0, 255).astype(np.uint8)
+    return np.rint(_scaled(x, layout)).astype(np.uint8)
 
 
 def _values(levels: np.ndarray, layout: Layout) -> np.ndarray:
