@@ -1,4 +1,4 @@
-"""What one reverse sweep of an sNODE gives: the Jacobian of the logits, at all depths on demand, and the weight term."""
+"""One reverse sweep of an sNODE: the Jacobian of the logits, at all depths on demand, and the weight term."""
 
 from __future__ import annotations
 

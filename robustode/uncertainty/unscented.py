@@ -85,4 +85,5 @@ def _rest(problem: Problem, x: Tensor, basis: Tensor, centre: Tensor) -> _Moment
     odd, even = (plus - minus) / 2, (plus + minus) / 2 - centre[..., None]
     mean = even.mean(-1)
     scatter = gram(even - mean[..., None]) / max(1, pairs - 1)
-    return _Moments(mean, gram(odd) / pairs + scatter)
+    radius = 2 / (r - q)  # Var ρ² / (E ρ²)²: an even part that is quadratic varies with the radius too
+    return _Moments(mean, gram(odd) / pairs + (1 + radius) * scatter + radius * gram(mean[..., None]))
