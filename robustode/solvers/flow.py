@@ -17,6 +17,7 @@ from robustode.solvers.tableau import Tableau
 from robustode.solvers.tape import TAPE_BYTES, Stage, Tape, filled
 
 Visit = Callable[[int, int, Tensor, Tensor], None]
+Gradient = tuple[Tensor, Tensor] | Visit
 
 
 @dataclass(frozen=True)
@@ -184,9 +185,7 @@ class Flow:
         """
         return deque(self.adjoints(tape, adjoint, gradient), maxlen=1).pop()
 
-    def adjoints(
-        self, tape: Tape, adjoint: Tensor, gradient: tuple[Tensor, Tensor] | Visit | None = None
-    ) -> Iterator[Tensor]:
+    def adjoints(self, tape: Tape, adjoint: Tensor, gradient: Gradient | None = None) -> Iterator[Tensor]:
         """Yield λ at depths T, T − h, ..., 0, each overwritten by the next; what is written into one travels on.
 
         Arguments as for `adjoint`; or `gradient` is called for every stage with the numbers of step and stage, μ and z,
@@ -205,7 +204,7 @@ class Flow:
         stages: tuple[Stage, ...],
         adjoint: Tensor,
         scratch: Tensor,
-        gradient: tuple[Tensor, Tensor] | Visit | None,
+        gradient: Gradient | None,
     ) -> None:
         """Pull `adjoint` back over one step, in place: λ ← λ + h Σ_i ν_i with ν_i = K_iᵀ (σ'_i ⊙ μ_i).
 
@@ -239,9 +238,7 @@ class Flow:
                 mu = nu * (self.step * a) if mu is None else torch.add(mu, nu, alpha=self.step * a)
         return mu
 
-    def _accumulate(
-        self, gradient: tuple[Tensor, Tensor] | Visit, n: int, i: int, mu: Tensor, z: Tensor | None
-    ) -> None:
+    def _accumulate(self, gradient: Gradient, n: int, i: int, mu: Tensor, z: Tensor | None) -> None:
         if z is None:
             raise RuntimeError("weight gradients need a tape recorded with inputs=True")
         if not isinstance(gradient, tuple):

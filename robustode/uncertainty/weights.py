@@ -94,7 +94,9 @@ class RoundedWeights(WeightNoise):
 
     The error is taken as uniform in ± step/2 and independent, of variance step²/12, with step = range / (2ᵇ − 1). Each
     parameter is one tensor; of an sNODE each knot of W and of b is one, as each layer is of another network (its twin
-    then has the same steps). A tensor of equal entries has no error.
+    then has the same steps). A tensor of equal entries has no error. Real
+    rounding errs alike in weights that nearly agree, as those of dead inputs do: the size of the error is then right on
+    average over samples and classes rather than for each.
 
     Attributes:
         bits: b, 1 to 32.
