@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from robustode.evaluation import records
 from robustode.evaluation.calibration import expected_calibration_error
 from robustode.evaluation.noise_rows import DRAWN, TIMED
 from robustode.evaluation.records import rows
@@ -62,7 +63,7 @@ def _accuracy(noise: pd.DataFrame, meta: dict[str, Any], timings: pd.DataFrame |
     return Table(
         name="noise_accuracy",
         title="Accuracy under noise",
-        caption=captions.caption(pd.DataFrame({"status": []}), meta, text),
+        caption=captions.caption(records.empty(), meta, text),
         frame=pd.DataFrame(frame),
         display=pd.DataFrame([_shown(row) for row in frame]),
     )
@@ -155,7 +156,7 @@ def _at_risk(noise: pd.DataFrame, meta: dict[str, Any]) -> Table:
     return Table(
         name="noise_at_risk",
         title="Samples most at risk under noise",
-        caption=captions.caption(pd.DataFrame({"status": []}), meta, text),
+        caption=captions.caption(records.empty(), meta, text),
         frame=pd.DataFrame(frame),
         display=pd.DataFrame(shown),
     )

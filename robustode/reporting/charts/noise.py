@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from robustode.evaluation import records
 from robustode.evaluation.calibration import binned
 from robustode.evaluation.noise_rows import DRAWN
 from robustode.evaluation.records import rows
@@ -14,12 +15,12 @@ from robustode.reporting import captions
 from robustode.reporting.charts.chart import Chart, chosen, colour, dash, hover, only_shown, table
 
 _RELIABILITY = (
-    "Measured against predicted probability of a right answer under noise: samples in ten bins of the predicted one, mean "
-    "of each; on the diagonal the prediction is calibrated. Measured by Monte Carlo draws."
+    "Measured against predicted probability of a right answer under noise: samples in ten bins of the predicted one, "
+    "mean of each; on the diagonal the prediction is calibrated. Measured by Monte Carlo draws."
 )
 _RISK = (
-    "Every sample's probability of a right answer under the largest noise, from those most at risk to the safest: where "
-    "the curve is low, noise decides the answer."
+    "Every sample's probability of a right answer under the largest noise, from those most at risk to the safest: "
+    "where the curve is low, noise decides the answer."
 )
 
 
@@ -43,7 +44,7 @@ def noise_charts(noise: pd.DataFrame | None, meta: dict[str, Any]) -> list[Chart
             Chart(
                 name="noise_reliability",
                 title="Reliability under noise",
-                caption=captions.caption(pd.DataFrame({"status": []}), meta, _RELIABILITY),
+                caption=captions.caption(records.empty(), meta, _RELIABILITY),
                 spec=_reliability(points, labels),
                 models=labels,
                 choices={"sigma": [f"σ = {sigma:g}" for sigma in reversed(sigmas)], "method": methods},
@@ -59,7 +60,7 @@ def noise_charts(noise: pd.DataFrame | None, meta: dict[str, Any]) -> list[Chart
         Chart(
             name="noise_at_risk",
             title=f"Samples at risk, σ = {sigmas[-1]:g}",
-            caption=captions.caption(pd.DataFrame({"status": []}), meta, _RISK),
+            caption=captions.caption(records.empty(), meta, _RISK),
             spec=_risk(ranked, labels),
             models=labels,
         )
@@ -84,16 +85,9 @@ def _ranked(own: pd.DataFrame) -> list[tuple[float, int]]:
 
 
 def _reliability(points: list[dict[str, Any]], labels: list[str]) -> dict[str, Any]:
-    domain = {"domain": [0, 1]}
-    percent = {"format": ".0%", "tickCount": 6}
-    x = {
-        "field": "predicted",
-        "type": "quantitative",
-        "title": "predicted P(correct)",
-        "axis": percent,
-        "scale": domain,
-    }
-    y = {"field": "measured", "type": "quantitative", "title": "measured P(correct)", "axis": percent, "scale": domain}
+    both = {"type": "quantitative", "axis": {"format": ".0%", "tickCount": 6}, "scale": {"domain": [0, 1]}}
+    x = {"field": "predicted", "title": "predicted P(correct)", **both}
+    y = {"field": "measured", "title": "measured P(correct)", **both}
     said = (("model", "model", ""), ("predicted", "predicted", ".1%"), ("measured", "measured", ".1%"), ("n", "n", "d"))
     diagonal = {"values": [{"predicted": 0, "measured": 0}, {"predicted": 1, "measured": 1}]}
     line = {"type": "line", "color": "#808080", "strokeDash": [3, 3], "strokeWidth": 1}
