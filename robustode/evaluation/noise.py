@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from torch import Tensor
 
-from robustode.errors import OptionError
+from robustode.errors import OptionError, unknown
 from robustode.evaluation.budgets import as_parts
-from robustode.uncertainty import IIDWeights, WeightNoise, int8
+from robustode.models.base import Classifier
+from robustode.uncertainty import METHODS, IIDWeights, WeightNoise, int8, propagate
 from robustode.validation import as_value_error
+
+DRAWN = "monte-carlo"  # the method that draws
 
 
 def _sigma(value: Any) -> float:
@@ -38,6 +42,13 @@ def _weights(value: Any) -> Any:
     return str(value)
 
 
+def _method(value: Any) -> str:
+    if value not in METHODS or value == DRAWN:
+        raise unknown("method of uncertainty propagation", str(value), set(METHODS) - {DRAWN})
+    return str(value)
+
+
+Method = Annotated[str, BeforeValidator(as_value_error(_method))]
 Sigma = Annotated[float, BeforeValidator(as_value_error(_sigma))]
 
 
@@ -58,7 +69,9 @@ class NoiseEntry(BaseModel):
         tuple[Sigma, ...], BeforeValidator(as_value_error(as_parts)), AfterValidator(as_value_error(_levels))
     ]
     weights: Annotated[str, BeforeValidator(as_value_error(_weights))] = "none"
-    methods: tuple[Literal["auto", "linear", "gaussian", "unscented"], ...] = Field(default=("auto",), min_length=1)
+    methods: Annotated[
+        tuple[Method, ...], BeforeValidator(as_value_error(as_parts)), Field(default=("auto",), min_length=1)
+    ]
     draws: int = Field(default=1000, ge=2, strict=True)
     drawn: int = Field(default=200, ge=0, strict=True)
 
@@ -67,3 +80,8 @@ class NoiseEntry(BaseModel):
         if self.weights == "none":
             return None
         return int8() if self.weights == "int8" else IIDWeights(sigma=float(self.weights))
+
+    def check(self, model: Classifier, x: Tensor) -> None:
+        """Raise `OptionError` if the model does not allow a method or this noise, by propagating through one sample."""
+        for method in self.methods:
+            propagate(model, x[:1], input_cov=self.sigma[0] ** 2, weight_cov=self.weight_cov(), method=method)

@@ -14,12 +14,11 @@ import torch
 from robustode.evaluation import shards
 from robustode.evaluation.engine import seed_of
 from robustode.evaluation.jobs import Ready
-from robustode.evaluation.noise import NoiseEntry
+from robustode.evaluation.noise import DRAWN, NoiseEntry
 from robustode.files import atomic
 from robustode.uncertainty import CheckedUncertainty, DrawnUncertainty, Uncertainty, propagate
 
 FILE = "uncertainty.parquet"
-DRAWN = "monte-carlo"
 TIMED = "uncertainty:"  # how these methods are named among the timings
 DTYPES: dict[str, str] = {
     "model": "string",

@@ -146,7 +146,7 @@ def _execute(
     if resume:
         meta = begun(out, meta)
     write_json({**meta, "status": "running"}, out / "run.json")
-    if plan.protocol.uncertainty is not None:  # first: a method that a model does not allow is known before the attacks
+    if plan.protocol.uncertainty is not None:
         for model in ready:
             keep_noise(model, plan.protocol.uncertainty, out, seed=plan.protocol.seed)
     _units(plan, ready, out, tell)

@@ -9,7 +9,8 @@ import pandas as pd
 
 from robustode.evaluation import records
 from robustode.evaluation.calibration import expected_calibration_error
-from robustode.evaluation.noise_rows import DRAWN, TIMED
+from robustode.evaluation.noise import DRAWN
+from robustode.evaluation.noise_rows import TIMED
 from robustode.evaluation.records import rows
 from robustode.evaluation.statistics import Estimate
 from robustode.reporting import captions

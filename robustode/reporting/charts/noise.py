@@ -9,7 +9,7 @@ import pandas as pd
 
 from robustode.evaluation import records
 from robustode.evaluation.calibration import binned
-from robustode.evaluation.noise_rows import DRAWN
+from robustode.evaluation.noise import DRAWN
 from robustode.evaluation.records import rows
 from robustode.reporting import captions
 from robustode.reporting.charts.chart import Chart, chosen, colour, dash, hover, only_shown, table
