@@ -60,4 +60,8 @@ def test_doors_to_other_tools(tmp_path):
 
 def test_links_exist():
     for target in links(README):
-        assert (ROOT / target.partition("#")[0]).is_file(), target
+        file, _, heading = target.partition("#")
+        assert (ROOT / (file or README.name)).is_file(), target
+        if not file:
+            headings = re.findall(r"^#+ (.+)$", README.read_text(encoding="utf-8"), re.MULTILINE)
+            assert heading in {title.lower().replace(" ", "-") for title in headings}, target

@@ -193,6 +193,7 @@ def test_write_tables(tmp_path):
     names = {path.name for path in paths}
     stems = {"robust_accuracy_linf", "robust_accuracy_l2", "minimal_distance_linf", "minimal_distance_l2"}
     stems |= {"one_step_linf", "attack_cost"}
+    stems |= {f"paired_{what}_{norm}" for what in ("accuracy", "distance") for norm in ("linf", "l2")}
     assert names == {f"{stem}.{suffix}" for stem in stems for suffix in ("csv", "md", "tex")}
     assert {path.name for path in (run.path / "tables").iterdir()} == names
     before = {path: path.read_bytes() for path in paths}
