@@ -12,7 +12,7 @@ import torch
 from robustode.attacks.base import Status
 from robustode.evaluation import adversarials, shards
 from robustode.evaluation import records as records_file
-from robustode.evaluation.depth import along_depth_of, read_depth, write_depth
+from robustode.evaluation.depth import along_depth_of, read_depth, spread_along_depth_of, write_depth
 from robustode.evaluation.jobs import Ready, attacks_of, places_of
 from robustode.evaluation.noise_rows import kept_noise, kept_seconds, read_noise, write_noise
 from robustode.evaluation.outdir import own_files
@@ -43,8 +43,9 @@ def finish(
     shards.write_timings([*(shards.read_timings(place) for place in places), *seconds], out / "timings.parquet")
     if "adversarials" in plan.protocol.outputs:
         _write_adversarials(plan, ready, out, answers)
-    if len(records):  # clean accuracy alone stays as cheap as it is
-        write_depth((_depth(model) for model in ready), out)
+    noise = plan.protocol.uncertainty
+    if len(records) or noise is not None:  # clean accuracy alone stays as cheap as it is
+        write_depth((_depth(model, None if noise is None else max(noise.sigma)) for model in ready), out)
     if plan.protocol.uncertainty is not None:
         write_noise((pd.read_parquet(kept_noise(out, model.subject.label)) for model in ready), out)
     if facts is None:
@@ -61,11 +62,16 @@ def finish(
     return read_run(out)
 
 
-def _depth(model: Ready) -> pd.DataFrame:
-    """Sensitivity along depth of a model on samples that it classifies correctly."""
+def _depth(model: Ready, sigma: float | None) -> pd.DataFrame:
+    """Sensitivity, and uncertainty under input noise σ, along depth, on samples that are classified correctly."""
     x, y, pred = (torch.cat([getattr(part, name) for part in model.shards]) for name in ("x", "y", "clean_pred"))
     right = pred == y
-    return along_depth_of(model.subject.label, model.planned.module, x[right], y[right])
+    label, module = model.subject.label, model.planned.module
+    parts = [along_depth_of(label, module, x[right], y[right])]
+    if sigma is not None:
+        parts.append(spread_along_depth_of(label, module, x[right], sigma))
+    kept = [part for part in parts if len(part)]
+    return pd.concat(kept, ignore_index=True) if kept else parts[0]
 
 
 def _write_adversarials(
