@@ -59,7 +59,7 @@ class NoiseEntry(BaseModel):
         sigma: standard deviations of the Gaussian noise of the input, in raw-input units, each a level of its own.
         weights: noise of the weights beside it: "none", "int8" (rounding to 8 bits) or a standard deviation.
         methods: of `robustode.uncertainty.propagate`.
-        draws: Monte Carlo draws for each of the `drawn` first samples, which the predictions are compared with.
+        draws: Monte Carlo draws for each of `drawn` samples, spread over all, which the predictions are compared with.
         drawn: number of these samples.
     """
 

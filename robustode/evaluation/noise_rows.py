@@ -44,7 +44,7 @@ def noise_rows(ready: Ready, entry: NoiseEntry, *, seed: int) -> tuple[pd.DataFr
 
     Args:
         ready: the model and its samples.
-        entry: noise, methods and draws; the first `drawn` samples have Monte Carlo rows, too.
+        entry: noise, methods and draws; `drawn` samples, spread over all, have Monte Carlo rows, too.
         seed: of the run; the draws of a level follow from it and from the model.
 
     Raises:
@@ -57,23 +57,29 @@ def noise_rows(ready: Ready, entry: NoiseEntry, *, seed: int) -> tuple[pd.DataFr
     for sigma in entry.sigma:
         noise = {"input_cov": sigma**2, "weight_cov": entry.weight_cov()}
         for method in (*entry.methods, DRAWN):
-            n = len(y) if method != DRAWN else min(entry.drawn, len(y))
-            if not n:
+            rows = torch.arange(len(y)) if method != DRAWN else spread(len(y), entry.drawn)
+            if not len(rows):
                 continue
             extra: dict[str, Any] = {}
             if method == DRAWN:
                 made = seed_of(seed, ready.subject.hash, "noise", sigma, entry.weights)
                 extra = {"draws": entry.draws, "generator": torch.Generator().manual_seed(made)}
             start = time.perf_counter()
-            found = propagate(ready.planned.module, x[:n], method=method, **noise, **extra)
-            columns = _columns(found, y[:n].cpu(), seed)
+            labels = y.cpu()[rows]
+            found = propagate(ready.planned.module, x[rows.to(x.device)], method=method, **noise, **extra)
+            columns = _columns(found, labels, seed)
             took = time.perf_counter() - start
-            who = {"model": ready.subject.label, "sample": index[:n].numpy(), "label": y[:n].cpu().numpy()}
+            who = {"model": ready.subject.label, "sample": index[rows].numpy(), "label": labels.numpy()}
             level = {"sigma": sigma, "weights": entry.weights, "method": method}
             frames.append(pd.DataFrame({**who, **level, **columns})[list(DTYPES)].astype(DTYPES))
             named = {"model": ready.subject.label, "attack": f"{TIMED}{method}", "norm": "", "shard": 0}
-            seconds.append({**named, "samples": n, "seconds": took})
+            seconds.append({**named, "samples": len(rows), "seconds": took})
     return pd.concat(frames, ignore_index=True), pd.DataFrame(seconds)
+
+
+def spread(total: int, count: int) -> torch.Tensor:
+    """Return the places of min(total, count) samples among `total`, evenly spread."""
+    return torch.linspace(0, total - 1, min(total, count)).round().long() if count else torch.arange(0)
 
 
 def _columns(found: Uncertainty, y: torch.Tensor, seed: int) -> dict[str, Any]:
