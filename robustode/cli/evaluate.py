@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from robustode.evaluation.rundir import RunDir
 
 
-FILES = ("report.html", "tables/", "figures/", "records.parquet", "adversarials/", "audit.json", "run.json")
+FILES = (
+    "report.html",
+    "tables/",
+    "figures/",
+    "records.parquet",
+    "uncertainty.parquet",
+    "adversarials/",
+    "audit.json",
+    "run.json",
+)
 
 
 def command_line() -> str:

@@ -30,7 +30,8 @@ def _protocol(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     if "outputs" not in old["protocol"]:
         now.pop("outputs", None)  # a run of before there was this key
     same = old["protocol_hash"] == new["protocol_hash"]
-    lines = list(_between(then, now, "", ("outputs",) if same else None))
+    free = [key for key in dict.fromkeys([*then, *now]) if key == "outputs" or key.startswith("uncertainty")]
+    lines = list(_between(then, now, "", tuple(free) if same else None))
     yield from lines
     data = old["data"]["fingerprint"] != new["data"]["fingerprint"]
     if not same and not lines and not data:

@@ -12,8 +12,9 @@ import torch
 from robustode.attacks.base import Status
 from robustode.evaluation import adversarials, shards
 from robustode.evaluation import records as records_file
-from robustode.evaluation.depth import along_depth_of, read_depth, write_depth
+from robustode.evaluation.depth import along_depth_of, read_depth, spread_along_depth_of, write_depth
 from robustode.evaluation.jobs import Ready, attacks_of, places_of
+from robustode.evaluation.noise_rows import kept_noise, kept_seconds, read_noise, write_noise
 from robustode.evaluation.outdir import own_files
 from robustode.evaluation.plan import Plan
 from robustode.evaluation.rundir import RunDir, read_audit, read_run
@@ -29,18 +30,24 @@ def finish(
     facts: dict[str, Any] | None,
     publish: Callable[[RunDir], object] | None,
 ) -> RunDir:
-    """Join the units into records, timings, adversarials and audit.json, publish, and write run.json; read it back."""
+    """Join the units into records, timings, adversarials, uncertainty and audit.json, publish, and write run.json; read
+    it back."""
     places = places_of(plan, plan.models, out)
     audits = [shards.place(out, m.subject.label, name, 0) for m, answer in answers for name in answer["attacks"]]
     parts = [shards.read_records(place) for place in (*places, *audits)]
     records = records_file.validate(pd.concat(parts, ignore_index=True) if parts else records_file.empty())
     records_file.write(records, out / "records.parquet")
     seconds = [pd.DataFrame(answer["timings"]) for _, answer in answers]
+    if plan.protocol.uncertainty is not None:
+        seconds += [pd.read_parquet(kept_seconds(out, model.subject.label)) for model in ready]
     shards.write_timings([*(shards.read_timings(place) for place in places), *seconds], out / "timings.parquet")
     if "adversarials" in plan.protocol.outputs:
         _write_adversarials(plan, ready, out, answers)
-    if len(records):  # clean accuracy alone stays as cheap as it is
-        write_depth((_depth(model) for model in ready), out)
+    noise = plan.protocol.uncertainty
+    if len(records) or noise is not None:  # clean accuracy alone stays as cheap as it is
+        write_depth((_depth(model, None if noise is None else max(noise.sigma)) for model in ready), out)
+    if plan.protocol.uncertainty is not None:
+        write_noise((pd.read_parquet(kept_noise(out, model.subject.label)) for model in ready), out)
     if facts is None:
         (out / "audit.json").unlink(missing_ok=True)  # of an earlier part of the run, which was audited
     else:
@@ -49,17 +56,22 @@ def finish(
     final = {**meta, "status": "partial" if plan.attacks.skipped or errors else "complete", "errors": errors}
     if publish is not None:
         timings = pd.read_parquet(out / "timings.parquet")
-        sides = {"audit": read_audit(out), "depth": read_depth(out)}
+        sides = {"audit": read_audit(out), "depth": read_depth(out), "noise": read_noise(out)}
         publish(RunDir(path=out, meta=final, records=records, timings=timings, **sides))
     write_json({**final, "files": own_files(out)}, out / "run.json")
     return read_run(out)
 
 
-def _depth(model: Ready) -> pd.DataFrame:
-    """Sensitivity along depth of a model on samples that it classifies correctly."""
+def _depth(model: Ready, sigma: float | None) -> pd.DataFrame:
+    """Sensitivity, and uncertainty under input noise σ, along depth, on samples that are classified correctly."""
     x, y, pred = (torch.cat([getattr(part, name) for part in model.shards]) for name in ("x", "y", "clean_pred"))
     right = pred == y
-    return along_depth_of(model.subject.label, model.planned.module, x[right], y[right])
+    label, module = model.subject.label, model.planned.module
+    parts = [along_depth_of(label, module, x[right], y[right])]
+    if sigma is not None:
+        parts.append(spread_along_depth_of(label, module, x[right], sigma))
+    kept = [part for part in parts if len(part)]
+    return pd.concat(kept, ignore_index=True) if kept else parts[0]
 
 
 def _write_adversarials(

@@ -11,7 +11,15 @@ from robustode.evaluation.changes import changes
 from robustode.evaluation.rundir import SCHEMA, hash_files
 from robustode.files import half_written, read_json
 
-FILES = ("records.parquet", "timings.parquet", "run.json", "audit.json", "depth.parquet", "report.html")
+FILES = (
+    "records.parquet",
+    "timings.parquet",
+    "run.json",
+    "audit.json",
+    "depth.parquet",
+    "uncertainty.parquet",
+    "report.html",
+)
 FOLDERS = ("shards", "adversarials", "tables", "figures")
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from robustode.data import CATALOGUE, Data, check_fits, default_budgets, load_data
 from robustode.errors import DataError, ProtocolError
 from robustode.evaluation.budgets import check_radii
-from robustode.evaluation.planned import Known, PlannedModel, load_models, look_at
+from robustode.evaluation.planned import Known, PlannedModel, load_models, look_at, samples_for
 from robustode.evaluation.protocol import Protocol, digest
 from robustode.evaluation.selection import Selection, fitting, resolved_attacks, select_attacks
 
@@ -69,6 +69,10 @@ def make_plan(
     for model in models:
         check_fits(samples, model.module)
         _check_units(samples, model)
+    if protocol.uncertainty is not None:
+        for model in models:
+            with protocol.blaming("uncertainty"):
+                protocol.uncertainty.check(model.module, samples_for(model, samples, slice(0, 1))[0])
     attacks = fitting(attacks, [(model.label, model.module) for model in models])
     for stored in attacks.stored:
         stored.check_made_from(samples)

@@ -13,6 +13,7 @@ import pandas as pd
 from robustode.errors import RunError
 from robustode.evaluation import records as records_file
 from robustode.evaluation.depth import read_depth
+from robustode.evaluation.noise_rows import read_noise
 from robustode.files import file_digest, read_json
 
 __all__ = ["FINISHED", "SCHEMA", "RunDir", "hash_files", "read_audit", "read_run"]
@@ -32,6 +33,7 @@ class RunDir:
         timings: wall seconds by model, attack and norm; None if the run measured none.
         audit: audit.json as a dict; None if the run was not audited.
         depth: `depth.parquet`, sensitivity along depth; None if no model has a depth to follow.
+        noise: `uncertainty.parquet`, P(correct) under noise; None if the protocol asks for none.
     """
 
     path: Path
@@ -40,6 +42,7 @@ class RunDir:
     timings: pd.DataFrame | None = None
     audit: dict[str, Any] | None = None
     depth: pd.DataFrame | None = None
+    noise: pd.DataFrame | None = None
 
 
 def hash_files(path: Path, *, skip: tuple[str, ...] = ("run.json", "shards")) -> dict[str, str]:
@@ -71,6 +74,7 @@ def read_run(path: str | Path) -> RunDir:
         timings=pd.read_parquet(timings) if timings.is_file() else None,
         audit=read_audit(path),
         depth=read_depth(path),
+        noise=read_noise(path),
     )
 
 

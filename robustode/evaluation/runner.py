@@ -25,6 +25,7 @@ from robustode.evaluation.hold import hold
 from robustode.evaluation.jobs import Ready, jobs_of, places_of
 from robustode.evaluation.judge import Judge
 from robustode.evaluation.manifest import manifest
+from robustode.evaluation.noise_rows import keep_noise
 from robustode.evaluation.outdir import begun, check_directory, clear, sweep
 from robustode.evaluation.plan import Plan
 from robustode.evaluation.planned import PlannedModel, samples_for
@@ -145,6 +146,9 @@ def _execute(
     if resume:
         meta = begun(out, meta)
     write_json({**meta, "status": "running"}, out / "run.json")
+    if plan.protocol.uncertainty is not None:
+        for model in ready:
+            keep_noise(model, plan.protocol.uncertainty, out, seed=plan.protocol.seed)
     _units(plan, ready, out, tell)
     answers = [] if examine is None else _examine(plan, ready, out, examine, tell)
     facts = None if examine is None else examine.facts

@@ -18,12 +18,11 @@ from robustode.files import write_text
 from robustode.reporting import audit, captions, layout
 from robustode.reporting.charts import Chart, all_charts
 from robustode.reporting.charts.chart import COLOURS
-from robustode.reporting.compare import paired
 from robustode.reporting.formatting import eps_label, norm_name, percent
 from robustode.reporting.gallery import gallery
 from robustode.reporting.join import join
 from robustode.reporting.tables import Table
-from robustode.reporting.views import all_tables
+from robustode.reporting.views import run_tables
 
 ARCHITECTURES = {
     "snode": "sNODE",
@@ -52,9 +51,7 @@ def render(runs: Sequence[RunDir]) -> str:
 
     run = join(runs)
     charts = all_charts(run)
-    several = len(run.meta["models"]) > 1
-    tables = all_tables(run.records, run.meta, run.timings, run.audit)
-    tables += paired(run.records, run.meta) if several else []
+    tables = run_tables(run)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["cell"] = _cell
     labels = [model["label"] for model in run.meta["models"]]

@@ -40,7 +40,7 @@ def join(runs: Sequence[RunDir]) -> RunDir:
         raise RunError("runs", expected="at least one run directory", got="none")
     for other in runs[1:]:
         check_comparable(runs[0], other)
-    records, timings, depths, models, audits, seen = [], [], [], [], [], {}
+    records, timings, depths, noises, models, audits, seen = [], [], [], [], [], [], {}
     for run in runs:
         names = {}
         for model in run.meta["models"]:
@@ -56,12 +56,15 @@ def join(runs: Sequence[RunDir]) -> RunDir:
             timings.append(_rename(run.timings, names))
         if run.depth is not None:
             depths.append(_rename(run.depth, names))
+        if run.noise is not None:
+            noises.append(_rename(run.noise, names))
     meta = {**runs[0].meta, "models": models, **_gathered(runs)}
     joined = pd.concat(timings, ignore_index=True) if len(timings) == len(runs) else None
     together = sort(pd.concat(records, ignore_index=True))
     depth = pd.concat(depths, ignore_index=True) if depths else None
-    audit = _audits(runs, audits)
-    return RunDir(path=runs[0].path, meta=meta, records=together, timings=joined, audit=audit, depth=depth)
+    noise = pd.concat(noises, ignore_index=True) if len(noises) == len(runs) else None
+    sides = {"audit": _audits(runs, audits), "depth": depth, "noise": noise}
+    return RunDir(path=runs[0].path, meta=meta, records=together, timings=joined, **sides)
 
 
 def _audits(runs: Sequence[RunDir], findings: list[dict[str, Any]]) -> dict[str, Any] | None:

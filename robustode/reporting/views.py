@@ -15,6 +15,7 @@ from robustode.reporting.audit import audit_table
 from robustode.reporting.compare import paired
 from robustode.reporting.cost import attack_cost
 from robustode.reporting.distances import minimal_distance
+from robustode.reporting.noise import noise_tables
 from robustode.reporting.onestep import one_step
 from robustode.reporting.tables import Table
 
@@ -48,9 +49,10 @@ def all_tables(
 
 
 def run_tables(run: RunDir) -> list[Table]:
-    """Return the tables of a run and, if it has several models, their paired differences."""
+    """Return the tables of a run, the paired differences of several models, and those of accuracy under noise."""
     tables = all_tables(run.records, run.meta, run.timings, run.audit)
-    return tables + (paired(run.records, run.meta) if len(run.meta["models"]) > 1 else [])
+    tables += paired(run.records, run.meta) if len(run.meta["models"]) > 1 else []
+    return tables + noise_tables(run.noise, run.meta, run.timings)
 
 
 def write_tables(run: RunDir) -> list[Path]:

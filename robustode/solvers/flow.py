@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -15,6 +15,9 @@ from robustode.solvers.depth import knot_position
 from robustode.solvers.operators import Dense, Operator
 from robustode.solvers.tableau import Tableau
 from robustode.solvers.tape import TAPE_BYTES, Stage, Tape, filled
+
+Visit = Callable[[int, int, Tensor, Tensor], None]
+Gradient = tuple[Tensor, Tensor] | Visit
 
 
 @dataclass(frozen=True)
@@ -182,8 +185,12 @@ class Flow:
         """
         return deque(self.adjoints(tape, adjoint, gradient), maxlen=1).pop()
 
-    def adjoints(self, tape: Tape, adjoint: Tensor, gradient: tuple[Tensor, Tensor] | None = None) -> Iterator[Tensor]:
-        """Yield λ at depths T, T − h, ..., 0, arguments as for `adjoint`; each is overwritten by the next."""
+    def adjoints(self, tape: Tape, adjoint: Tensor, gradient: Gradient | None = None) -> Iterator[Tensor]:
+        """Yield λ at depths T, T − h, ..., 0, each overwritten by the next; what is written into one travels on.
+
+        Arguments as for `adjoint`; or `gradient` is called for every stage with the numbers of step and stage, μ and z,
+        which it may not keep: h Σ μ zᵀ is the gradient with respect to K there, with any number of cotangents.
+        """
         batch, adjoint = len(adjoint), filled(adjoint, tape.rows).contiguous()
         scratch = torch.empty_like(adjoint)
         yield adjoint[:batch]
@@ -197,7 +204,7 @@ class Flow:
         stages: tuple[Stage, ...],
         adjoint: Tensor,
         scratch: Tensor,
-        gradient: tuple[Tensor, Tensor] | None,
+        gradient: Gradient | None,
     ) -> None:
         """Pull `adjoint` back over one step, in place: λ ← λ + h Σ_i ν_i with ν_i = K_iᵀ (σ'_i ⊙ μ_i).
 
@@ -231,9 +238,11 @@ class Flow:
                 mu = nu * (self.step * a) if mu is None else torch.add(mu, nu, alpha=self.step * a)
         return mu
 
-    def _accumulate(self, gradient: tuple[Tensor, Tensor], n: int, i: int, mu: Tensor, z: Tensor | None) -> None:
+    def _accumulate(self, gradient: Gradient, n: int, i: int, mu: Tensor, z: Tensor | None) -> None:
         if z is None:
             raise RuntimeError("weight gradients need a tape recorded with inputs=True")
+        if not isinstance(gradient, tuple):
+            return gradient(n, i, mu, z)
         k, w = self.positions[n][i]
         total = self.operator.bias_gradient(mu)
         if w == 0.0:

@@ -1,4 +1,4 @@
-"""First-order propagation of input noise to the logits."""
+"""Propagation of noise in the input and in the weights to the logits, by the method that is asked for."""
 
 from __future__ import annotations
 
@@ -9,66 +9,153 @@ from torch import Tensor
 
 from robustode.errors import OptionError, unknown
 from robustode.models.base import Classifier
-from robustode.sensitivity.linearise import linearise
-from robustode.uncertainty.gaussian import Uncertainty
+from robustode.solvers.operators import Dense
+from robustode.uncertainty.checked import checked
+from robustode.uncertainty.closure import gaussian
+from robustode.uncertainty.covariance import LowRank, input_root
+from robustode.uncertainty.draws import monte_carlo
+from robustode.uncertainty.gaussian import Uncertainty, joined
+from robustode.uncertainty.linear import linear
+from robustode.uncertainty.measures import Measures, measured
+from robustode.uncertainty.problem import Problem, fused, snode
+from robustode.uncertainty.sweep import window
+from robustode.uncertainty.unscented import unscented
+from robustode.uncertainty.weights import WeightNoise
+
+CHUNK_BYTES = 256 * 2**20  # of what grows with the samples
+
+METHODS: dict[str, Callable[[Problem, Tensor], Uncertainty]] = {
+    "linear": linear,
+    "gaussian": gaussian,
+    "unscented": unscented,
+    "monte-carlo": monte_carlo,
+    "auto": checked,
+}
 
 
-def propagate(model: Classifier, x: Tensor, *, input_cov: float | Tensor, method: str = "linear") -> Uncertainty:
-    """Return mean and covariance of the logits under Gaussian input noise: mean z(x), Cov[z] ≈ J Σ Jᵀ.
+def propagate(
+    model: Classifier,
+    x: Tensor,
+    *,
+    input_cov: float | Tensor | LowRank | None = None,
+    weight_cov: WeightNoise | None = None,
+    method: str = "linear",
+    along_depth: bool = False,
+    draws: int = 1000,
+    generator: torch.Generator | None = None,
+) -> Uncertainty:
+    """Return mean and covariance of the logits under noise of the input and of the weights, independent of each other.
 
-    J comes from one forward pass and one reverse row for each class; the product is formed in float64. The noise is not
-    clipped to the bounds.
+    Noise of the input is Gaussian and not clipped to the bounds; products are formed in float64. Samples are taken in
+    chunks of bounded memory.
+
+    - "linear": z(x) and J Σ Jᵀ + Σ_θ G_θ var_θ G_θᵀ, from one forward pass and `classes` cotangents (weights of another
+      module than an sNODE: one reverse pass a sample and class). Right for small noise.
+    - "gaussian": moment closure of a dense sNODE, exact to the Gaussian form of the state; see
+      `robustode.uncertainty.closure`.
+    - "unscented": sigma points of the input noise, see `robustode.uncertainty.unscented`.
+    - "monte-carlo": draws, a `DrawnUncertainty` with standard errors.
+    - "auto": linear where sigma points agree within 10 %, sigma points elsewhere: a `CheckedUncertainty` with a flag.
 
     Args:
         model: classifier.
         x: (batch, *input_shape).
-        input_cov: Σ in squared raw-input units: a number σ² (isotropic), variances shaped like one input (diagonal), or
-            a (d, d) matrix with d the number of input coordinates.
-        method: "linear".
+        input_cov: Σ in squared raw-input units: a number σ² (isotropic), variances shaped like one input or (d,)
+            (diagonal), a (d, d) matrix with d the number of input coordinates, or `LowRank(factor)`; None is no noise.
+        weight_cov: `IIDWeights(sigma=...)`, `DepthWeights(variance=...)`, `int8()`; None is no noise.
+        method: one of `METHODS`.
+        along_depth: whether to give `.along`, the same at every depth of an sNODE on a fixed grid; by the linear method
+            that costs (N + 1) classes cotangents.
+        draws: Monte Carlo draws for each sample, ≥ 2.
+        generator: source of the Monte Carlo draws (CPU); that method needs one.
 
     Raises:
-        OptionError: an unknown method, or a covariance that does not fit, is negative or not finite.
+        OptionError: an unknown method or one that the model does not allow, no noise, noise or inputs that do not fit
+            or are not finite, a depth asked of a model without one.
 
     Source: arXiv 2205.13933, uncertainty propagation.
     """
     if method not in METHODS:
         raise unknown("method of uncertainty propagation", method, METHODS)
-    return METHODS[method](model, x, _check_cov(input_cov, tuple(model.input_shape)))
+    if method == "monte-carlo" and generator is None:
+        fix = "Give torch.Generator().manual_seed(0), for example."
+        raise OptionError("generator", expected="one, for Monte Carlo", got="none", fix=fix)
+    problem = make_problem(model, x, input_cov, weight_cov, along_depth, draws, generator)
+    chunks = x.split(max(1, CHUNK_BYTES // _sample_bytes(problem, method)))
+    return joined([METHODS[method](problem, chunk) for chunk in chunks])
 
 
-def _linear(model: Classifier, x: Tensor, cov: Tensor) -> Uncertainty:
-    linear = linearise(model, x)
-    classes = linear.logits.shape[1]
-    eye = torch.eye(classes, dtype=linear.logits.dtype, device=linear.logits.device)
-    rows = linear.vjp(eye.expand(len(x), -1, -1)).flatten(2)
-    rows = (rows.cpu() if rows.device.type == "mps" else rows).double()  # mps has no float64
-    cov = cov.to(rows)
-    spread = rows @ cov if cov.dim() == 2 else rows * cov
-    out = spread @ rows.transpose(1, 2)
-    return Uncertainty(mean=linear.logits, cov=(out + out.transpose(1, 2)) / 2)
+def measure(
+    model: Classifier,
+    x: Tensor,
+    *,
+    input_cov: float | Tensor | LowRank | None = None,
+    weight_cov: WeightNoise | None = None,
+    along_depth: bool = False,
+) -> Measures:
+    """Return the linear uncertainty, sensitivity norms and directions of every sample, all from one sweep.
+
+    `.effective_margin()` and `.ranking()` of the result, as of every `Uncertainty`, are the other two measures.
+    Arguments and errors as for `propagate`.
+    """
+    problem = make_problem(model, x, input_cov, weight_cov, along_depth)
+    chunks = x.split(max(1, CHUNK_BYTES // _sample_bytes(problem, "linear")))
+    return joined([measured(problem, chunk) for chunk in chunks])
 
 
-METHODS: dict[str, Callable[[Classifier, Tensor, Tensor], Uncertainty]] = {"linear": _linear}
+def make_problem(
+    model: Classifier,
+    x: Tensor,
+    input_cov: float | Tensor | LowRank | None,
+    weight_cov: WeightNoise | None,
+    along_depth: bool,
+    draws: int = 2,
+    generator: torch.Generator | None = None,
+) -> Problem:
+    """Check the arguments of `propagate`, same errors, and return them as the methods take them."""
+    if input_cov is None and weight_cov is None:
+        raise OptionError("uncertainty propagation", expected="input_cov, weight_cov or both", got="neither")
+    if weight_cov is not None and not isinstance(weight_cov, WeightNoise):
+        expected = "IIDWeights(sigma=...), DepthWeights(variance=...) or int8()"
+        raise OptionError("weight_cov", expected=expected, got=type(weight_cov).__name__)
+    if draws < 2:
+        raise OptionError("draws", expected="at least 2", got=draws)
+    if along_depth:
+        snode(model)
+    shape = tuple(model.input_shape)
+    _check_inputs(x, shape)
+    return Problem(
+        model=model,
+        root=input_root(input_cov, shape),
+        weights=weight_cov,
+        variances=None if weight_cov is None else weight_cov.variances(model),  # type: ignore[arg-type]
+        along=along_depth,
+        draws=draws,
+        generator=generator,
+    )
 
 
-def _check_cov(value: float | Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Return the covariance as a scalar tensor, a (d,) diagonal or a (d, d) matrix."""
-    given = torch.as_tensor(value)
-    precision = given.dtype if isinstance(value, Tensor) and given.is_floating_point() else torch.float64
-    cov = torch.as_tensor(value, dtype=torch.float64)
-    d = torch.Size(shape).numel()
-    if not bool(torch.isfinite(cov).all()):
-        raise OptionError("input_cov", expected="finite values", got="a value that is not finite")
-    if tuple(cov.shape) in ((d, d),) and tuple(cov.shape) != shape:
-        rounding = max(1e-8, d * torch.finfo(precision).eps) * float(cov.abs().max())
-        if not torch.allclose(cov, cov.t(), rtol=0.0, atol=rounding):
-            raise OptionError("input_cov", expected="a symmetric matrix", got="one that is not")
-        if float(torch.linalg.eigvalsh(cov).min()) < -rounding:
-            raise OptionError("input_cov", expected="a positive semidefinite matrix", got="a negative eigenvalue")
-        return cov
-    if cov.dim() == 0 or tuple(cov.shape) in (shape, (d,)):
-        if float(cov.min()) < 0:
-            raise OptionError("input_cov", expected="variances ≥ 0", got=float(cov.min()))
-        return cov.reshape(-1) if cov.dim() else cov
-    expected = f"a number, variances of shape {shape}, or a ({d}, {d}) matrix"
-    raise OptionError("input_cov", expected=expected, got=f"shape {tuple(cov.shape)}")
+def _check_inputs(x: Tensor, shape: tuple[int, ...]) -> None:
+    if tuple(x.shape[1:]) != shape or x.dim() == 0 or not len(x):
+        raise OptionError("x", expected=f"(batch, {', '.join(map(str, shape))}), batch ≥ 1", got=tuple(x.shape))
+    bad = (~x.isfinite()).flatten(1).any(1).nonzero()[:, 0]
+    if len(bad):
+        raise OptionError("x", expected="finite inputs", got=f"values that are not in sample {int(bad[0])}")
+
+
+def _sample_bytes(problem: Problem, method: str) -> int:
+    """Return about how much memory one sample takes at the most, in bytes."""
+    model, d = problem.model, torch.Size(problem.model.input_shape).numel()
+    columns = problem.depths * model.classes
+    if method == "monte-carlo":
+        return 3 * 8 * problem.draws * columns
+    state = d
+    if fused(model):
+        flow = snode(model).flow
+        state = max(snode(model).encode(torch.zeros(1, *model.input_shape)).numel(), flow.weight[0].numel())
+        if isinstance(flow.operator, Dense):
+            state = d
+        if problem.variances is not None:
+            columns *= 2 * (window(flow) if isinstance(flow.operator, Dense) else 2)
+    sources = problem.root.sources(d) * (4 if method == "gaussian" else 1)
+    return 8 * state * max(columns, sources if method in ("gaussian", "unscented") else 0, 3 * model.classes)

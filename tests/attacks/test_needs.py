@@ -77,7 +77,5 @@ def test_a_suite_may_be_a_cascade_and_a_card_may_not(tmp_path):
         read_suite(path)
     card = tmp_path / "card.toml"
     card.write_text("title='t'\nimplementation='foolbox:LinfPGD'\nnorm='linf'\nkind='budget'\ncascade = true\n")
-    with pytest.raises(
-        AttackError, match=r"card\.toml, line 5: key 'cascade': expected none\. It is a key of the suite"
-    ):
+    with pytest.raises(AttackError, match=r"card\.toml, line 5: key 'cascade': expected none"):
         resolve(str(card))

@@ -98,13 +98,13 @@ def test_compare_verify_uncertainty(folder):
     other = works("verify a --model l.safetensors --label s").out
     assert "this is a transfer of its adversarials" in other
 
-    line = "uncertainty --model s.safetensors --sigma 0.05,0.1 --draws 50 --limit 30 --out u.parquet"
+    line = "uncertainty --model s.safetensors --sigma 0.05,0.1 --weights int8 --draws 50 --drawn 20 --limit 30 --out u"
     text = works(line).out
-    assert "Monte Carlo accuracy" in text
-    assert text.endswith("wrote u.parquet\n")
-    assert len(pd.read_parquet("u.parquet")) == 60
-    noise = works(f"{line} --force --json").json["noise"]
-    assert [row["sigma"] for row in noise] == [0.05, 0.1]
+    assert "Accuracy under noise" in text
+    assert text.endswith("Files in u: report.html, tables/, figures/, records.parquet, uncertainty.parquet, run.json\n")
+    assert len(pd.read_parquet("u/uncertainty.parquet")) == 2 * (30 + 20)
+    noise = works(f"{line} --force --json").json["tables"]["noise_accuracy"]
+    assert [(row["sigma"], row["weights"], row["drawn"]) for row in noise] == [(0.05, "int8", 20), (0.1, "int8", 20)]
 
 
 def test_verify_exits_1_if_an_adversarial_no_longer_holds(folder, monkeypatch):

@@ -114,7 +114,7 @@ def test_a_folder_that_cannot_be_written(folder, monkeypatch):
         "eval --model s.safetensors --out new/x",
         "generate --model s.safetensors --attack sensitivity-l2 --out new/x",
         "train snode --data digits --out new/x.safetensors",
-        "uncertainty --model s.safetensors --out new/x.parquet",
+        "uncertainty --model s.safetensors --out new/x",
         "sensitivity --model s.safetensors --out new/x.svg",
     ):
         message = refused(line)

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 
-from robustode.evaluation.depth import COLUMNS, GROWTH, REACH, along_depth_of, read_depth, write_depth
+from robustode.evaluation.depth import (
+    COLUMNS,
+    GROWTH,
+    REACH,
+    SPREAD,
+    along_depth_of,
+    read_depth,
+    spread_along_depth_of,
+    write_depth,
+)
 from robustode.models.snode import SNODE
 from tests.evaluation.problem import affine
 
@@ -33,6 +44,16 @@ def test_a_linear_field_grows_by_its_factor_in_every_step():
         np.testing.assert_allclose(rows["depth"], np.linspace(0, HORIZON, STEPS + 1))
         for column in ("median", "lo", "hi"):
             np.testing.assert_allclose(rows[column], exact, rtol=1e-12)
+
+
+def test_noise_spreads_as_a_linear_field_says():
+    model, x, _ = linear()
+    found = spread_along_depth_of("m", model, x, 0.1)
+    powers = (1 + RATE * HORIZON / STEPS) ** np.arange(STEPS + 1)
+    np.testing.assert_allclose(found["median"], 0.1 * math.sqrt(3) * powers, rtol=1e-10)  # three logits
+    assert set(found["quantity"]) == {SPREAD}
+    assert set(found["n"]) == {16}
+    assert spread_along_depth_of("a", affine()[0], x, 0.1).empty
 
 
 def test_other_models_and_no_samples_have_none(tmp_path):

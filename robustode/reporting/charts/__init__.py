@@ -9,6 +9,7 @@ from robustode.reporting.charts.confusion import confusion_charts
 from robustode.reporting.charts.depth import depth_charts
 from robustode.reporting.charts.differences import difference_charts
 from robustode.reporting.charts.distances import distance_charts
+from robustode.reporting.charts.noise import noise_charts
 
 __all__ = ["Chart", "all_charts"]
 
@@ -21,4 +22,5 @@ def all_charts(run: RunDir) -> list[Chart]:
         *distance_charts(run.records, run.meta),
         *confusion_charts(run.records, run.meta),
         *depth_charts(run.depth, run.meta),
+        *noise_charts(run.noise, run.meta),
     ]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from robustode.evaluation.depth import GROWTH, REACH
+from robustode.evaluation.depth import GROWTH, REACH, SPREAD
 from robustode.reporting.charts.chart import Chart, colour, dash, hover, only_shown, table
 
 _SAID = {
@@ -22,6 +22,12 @@ _SAID = {
         "How far a disturbance of the state at depth t moves the margin, relative to one of the output: ‖λ(t)‖ / "
         "‖λ(T)‖, λ the solution of the adjoint problem.",
     ),
+    SPREAD: (
+        "Uncertainty along depth",
+        "√tr Cov[z(t)]",
+        "How far input noise of the run's largest σ spreads, at depth t, the components of the state that are the "
+        "logits at the end: √tr Cov[z(t)], in logits, by linear propagation.",
+    ),
 }
 
 
@@ -29,7 +35,8 @@ def depth_charts(depth: pd.DataFrame | None, meta: dict[str, Any]) -> list[Chart
     """Return a chart for each quantity of `depth.parquet`; nothing for a run without an sNODE on a fixed grid."""
     if depth is None:
         return []
-    return [_of(quantity, pd.DataFrame(depth[depth["quantity"] == quantity]), meta) for quantity in _SAID]
+    parts = {quantity: pd.DataFrame(depth[depth["quantity"] == quantity]) for quantity in _SAID}
+    return [_of(quantity, rows, meta) for quantity, rows in parts.items() if len(rows)]
 
 
 def _of(quantity: str, rows: pd.DataFrame, meta: dict[str, Any]) -> Chart:
