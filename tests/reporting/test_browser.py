@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from robustode.evaluation.depth import COLUMNS, GROWTH, REACH
+from robustode.evaluation.noise import DRAWN
+from robustode.evaluation.noise_rows import DTYPES
 from robustode.evaluation.rundir import RunDir
 from robustode.evaluation.shards import save_tensors
 from robustode.reporting.html import write_report
@@ -36,6 +38,26 @@ def depth_of(labels):
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
+def noise_of(labels):
+    """P(correct) of 100 samples at two levels, predicted and drawn."""
+    rng = np.random.default_rng(0)
+    parts = []
+    for label in labels:
+        for sigma in (0.1, 0.2):
+            p = rng.uniform(0, 1, 100)
+            for method in ("auto", DRAWN):
+                columns = dict.fromkeys(DTYPES, 0) | {
+                    "model": label,
+                    "sigma": sigma,
+                    "method": method,
+                    "weights": "none",
+                }
+                columns |= {"sample": np.arange(100), "p_correct": p, "linear_valid": None, "disagreement": None}
+                columns |= {"draws": 50 if method == DRAWN else None}
+                parts.append(pd.DataFrame(columns, index=range(100)).astype(DTYPES))
+    return pd.concat(parts, ignore_index=True)
+
+
 def store(folder, labels):
     generator = torch.Generator().manual_seed(0)
     for label in labels:
@@ -55,7 +77,7 @@ def report(tmp_path_factory):
     said = {"value": 0.5, "threshold": 0.1, "text": "no gradient", "advice": "", "source": "", "samples": []}
     findings = [{"model": label, "check": "zero-gradient", "status": "fail", **said} for label in MODELS]
     audit = {"scope": "full", "adaptive_attack": None, "findings": findings}
-    run = RunDir(path=folder, meta=meta, records=frame, depth=depth_of(MODELS), audit=audit)
+    run = RunDir(path=folder, meta=meta, records=frame, depth=depth_of(MODELS), audit=audit, noise=noise_of(MODELS))
     return write_report([run], folder / "report.html")
 
 
@@ -90,9 +112,9 @@ def lines(page, chart):
 
 def test_every_chart_is_drawn_without_error_or_request(page, report):
     charts = page.locator("figure .chart")
-    assert page.evaluate("document.documentElement.dataset.drawn") == str(charts.count()) == "10"
-    assert page.locator("figure .chart svg.marks").count() == 10
-    for i in range(10):
+    assert page.evaluate("document.documentElement.dataset.drawn") == str(charts.count()) == "12"
+    assert page.locator("figure .chart svg.marks").count() == 12
+    for i in range(12):
         box = charts.nth(i).locator("svg.marks").bounding_box()
         assert box["width"] > 300
         assert box["height"] > 100

@@ -82,7 +82,13 @@ class Chart:
         panels = [
             _fixed({**own, "title": {"text": value, "anchor": "start"}}, str(self.panels), value) for value in values
         ]
-        return {**self._head(rest), **shared, "columns": min(3, len(panels)), "concat": panels, "config": _config(INK)}
+        return {
+            **self._head(rest),
+            **shared,
+            "columns": 2 if len(panels) == 4 else min(3, len(panels)),
+            "concat": panels,
+            "config": _config(INK),
+        }
 
     def svg(self) -> str:
         """Return the still chart as SVG text; equal charts give equal text."""

@@ -48,6 +48,7 @@ def noise_charts(noise: pd.DataFrame | None, meta: dict[str, Any]) -> list[Chart
                 spec=_reliability(points, labels),
                 models=labels,
                 choices={"sigma": [f"σ = {sigma:g}" for sigma in reversed(sigmas)], "method": methods},
+                panels="sigma",
             )
         )
     ranked = [
@@ -91,20 +92,19 @@ def _reliability(points: list[dict[str, Any]], labels: list[str]) -> dict[str, A
     said = (("model", "model", ""), ("predicted", "predicted", ".1%"), ("measured", "measured", ".1%"), ("n", "n", "d"))
     diagonal = {"values": [{"predicted": 0, "measured": 0}, {"predicted": 1, "measured": 1}]}
     line = {"type": "line", "color": "#808080", "strokeDash": [3, 3], "strokeWidth": 1}
+    hue = colour("model", labels)
     return {
         "data": table(points),
+        "transform": [only_shown(), chosen("sigma"), chosen("method")],
         "encoding": {"x": x, "y": y},
         "layer": [
             {"data": diagonal, "mark": line},
             {
-                "transform": [only_shown(), chosen("sigma"), chosen("method")],
-                "encoding": {"color": colour("model", labels)},
-                "layer": [
-                    {"mark": {"type": "line", "strokeWidth": 1.5}, "encoding": {"strokeDash": dash("model", labels)}},
-                    {"mark": {"type": "point", "filled": True, "size": 45, "opacity": 1}},
-                    hover(y, *said),
-                ],
+                "mark": {"type": "line", "strokeWidth": 1.5},
+                "encoding": {"color": hue, "strokeDash": dash("model", labels)},
             },
+            {"mark": {"type": "point", "filled": True, "size": 45, "opacity": 1}, "encoding": {"color": hue}},
+            hover(y, *said) | {"encoding": {**hover(y, *said)["encoding"], "color": hue}},
         ],
     }
 
