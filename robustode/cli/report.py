@@ -31,6 +31,7 @@ def report_command(
     from robustode.reporting.figures import write_figures
     from robustode.reporting.html import write_report
     from robustode.reporting.join import join
+    from robustode.reporting.noise import noise_tables
     from robustode.reporting.views import all_tables, save_tables
 
     if len(runs) == 1 and (runs[0] / "study.json").is_file():
@@ -51,8 +52,10 @@ def report_command(
         tables = compare(read, seed=seed)
     for name in ("tables", "figures"):
         shutil.rmtree(place / name, ignore_errors=True)
+    joined = join(read)
+    tables += noise_tables(joined.noise, joined.meta, joined.timings)
     save_tables(tables, place / "tables")
-    write_figures(join(read), place / "figures")
+    write_figures(joined, place / "figures")
     page = write_report(read, place / "report.html")
     if json_:
         emit({"out": str(place), "tables": {table.name: rows_of(table) for table in tables}})
@@ -69,6 +72,8 @@ def _check_new(place: Path, force: bool) -> None:
     if not force:
         fix = "Choose another --out, or use --force."
         raise RunError(f"output directory '{place}'", expected="a new one", got="it exists", fix=fix)
-    if any(place.iterdir()) and ((place / "run.json").exists() or not (place / "report.html").is_file()):
+    left = {path.name for path in place.iterdir() if not path.name.startswith(".")}
+    half = left <= {"tables", "figures"}  # of a report that was interrupted
+    if (place / "run.json").exists() or not ((place / "report.html").is_file() or half):
         fix = "Choose another --out; --force replaces reports only."
         raise RunError(f"output directory '{place}'", expected="an earlier report", got="something else", fix=fix)

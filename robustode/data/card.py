@@ -29,7 +29,7 @@ _COLUMNS = {
     "adv_pred": "class that the model gives to `x`; −1 where the attack raised an error",
     "distance": "from the clean input, in `norm`, in float64; inf where none was found, 0 if misclassified",
     "status": "`misclassified` (clean already), `success`, `failed`, `error` (the attack raised)",
-    "survives": "1: adversarial before and after rounding to 8 bits; 0: before only; −1: neither",
+    "survives": "1: adversarial before and after rounding to 8 bits; 0: before only; −1: not before",
     "distance_found": "distance before rounding to 8 bits",
     "attack": "name of the attack card",
     "norm": "norm of the distance",

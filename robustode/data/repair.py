@@ -50,8 +50,8 @@ def repair(place: str | Path) -> Repaired:
             _drop(folder, good, bad)
         lost += sum(shard.count for shard, _ in bad)
         dropped += [f"{name + '/' if name else ''}{shard.entry['file']} ({reason})" for shard, reason in bad]
-    if dropped:
-        publish(root)
+    if dropped or any(read_index(folder).get("dropped") for folder in folders.values()):
+        publish(root)  # also after a repair that was interrupted
     return Repaired(dropped=tuple(dropped), lost=lost, count=count)
 
 

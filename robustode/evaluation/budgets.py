@@ -27,7 +27,7 @@ def as_parts(value: Any) -> tuple[Any, ...]:
     """Return the parts of a number, a text ("4/255,8/255") or a list of them; raise `BudgetError` if there is none."""
     parts = value.split(",") if isinstance(value, str) else value if isinstance(value, Sequence) else [value]
     if not parts:
-        raise BudgetError("eps", expected="at least one radius", got="none")
+        raise BudgetError("eps", expected="at least one value", got="none")
     return tuple(parts)
 
 

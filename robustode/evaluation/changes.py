@@ -27,8 +27,10 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any], *, machine: bool) ->
 
 def _protocol(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     then, now = _flat(old["protocol"]), _flat(new["protocol"])
-    if "outputs" not in old["protocol"]:
-        now.pop("outputs", None)  # a run of before there was this key
+    if "outputs" not in old["protocol"]:  # a run of before there was this key
+        kept = "adversarials" in now.pop("outputs", ())
+        if kept != old["protocol"].get("store", True):
+            yield f"outputs: adversarials {'not ' if kept else ''}kept then, {'' if kept else 'not '}kept now"
     same = old["protocol_hash"] == new["protocol_hash"]
     free = [key for key in dict.fromkeys([*then, *now]) if key == "outputs" or key.startswith("uncertainty")]
     lines = list(_between(then, now, "", tuple(free) if same else None))

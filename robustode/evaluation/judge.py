@@ -79,8 +79,8 @@ class Judge:
         """Return the logits (batch, classes) of each sample as it would be answered alone.
 
         Where batches are used, samples whose two largest logits are so near that the batch could decide between them,
-        as at the points of a minimal-norm attack, are asked alone all the same: 16 of those nearer than
-        2 `AGREE`, and of the others all that are nearer than twice what these 16 show a batch to change.
+        as at the points of a minimal-norm attack, are asked alone all the same: 16 of each batch that are
+        nearer than 2 `AGREE`, and of the others all that are nearer than twice what these 16 show a batch to change.
         """
         if len(x) == 0:
             return x.new_zeros(0, self.model.classes)
@@ -93,7 +93,8 @@ class Judge:
         gap = top[:, 0] - top[:, 1]
         close = (~(gap > 2 * AGREE)).nonzero().squeeze(1)
         if len(close):
-            asked = close[_spread(len(close), x.device)]
+            parts = (close[close // BATCH == batch] for batch in (close // BATCH).unique())
+            asked = torch.cat([part[_spread(len(part), x.device)] for part in parts])
             allowed = self._ask(x, logits, asked)
             rest = close[~torch.isin(close, asked)]
             self._ask(x, logits, rest[~(gap[rest] > 2 * allowed)])
@@ -159,8 +160,8 @@ class Judge:
 
 
 def _spread(n: int, device: torch.device) -> Tensor:
-    """Return at most `PROBE` places among n, spread over them."""
-    return torch.arange(0, n, max(1, n // PROBE), device=device)[:PROBE]
+    """Return at most `PROBE` places among n, evenly spread, the first and the last among them."""
+    return torch.linspace(0, n - 1, min(n, PROBE), dtype=torch.float64).round().long().to(device)
 
 
 def _refusals(finite: Tensor, in_box: Tensor, in_ball: Tensor, gap: Tensor) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ DRAWN = "monte-carlo"  # the method that draws
 
 def _sigma(value: Any) -> float:
     try:
-        number = float(value)
+        number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         number = math.nan
     if not 0 <= number < math.inf:
@@ -36,16 +36,23 @@ def _levels(values: tuple[float, ...]) -> tuple[float, ...]:
 def _weights(value: Any) -> Any:
     if value not in ("none", "int8"):
         try:
-            IIDWeights(sigma=float(value))
+            return repr(IIDWeights(sigma=math.nan if isinstance(value, bool) else float(value)).sigma)
         except (TypeError, ValueError, OptionError):
             raise OptionError("weights", expected="none, int8 or a standard deviation", got=f"'{value}'") from None
     return str(value)
 
 
 def _method(value: Any) -> str:
-    if value not in METHODS or value == DRAWN:
-        raise unknown("method of uncertainty propagation", str(value), set(METHODS) - {DRAWN})
-    return str(value)
+    name = str(value).strip()
+    if name not in METHODS or name == DRAWN:
+        raise unknown("method of uncertainty propagation", name, set(METHODS) - {DRAWN})
+    return name
+
+
+def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
+    if not values or len(set(values)) < len(values):
+        raise OptionError("methods", expected="different methods", got=", ".join(values) or "none")
+    return values
 
 
 Method = Annotated[str, BeforeValidator(as_value_error(_method))]
@@ -70,8 +77,8 @@ class NoiseEntry(BaseModel):
     ]
     weights: Annotated[str, BeforeValidator(as_value_error(_weights))] = "none"
     methods: Annotated[
-        tuple[Method, ...], BeforeValidator(as_value_error(as_parts)), Field(default=("auto",), min_length=1)
-    ]
+        tuple[Method, ...], BeforeValidator(as_value_error(as_parts)), AfterValidator(as_value_error(_distinct))
+    ] = ("auto",)
     draws: int = Field(default=1000, ge=2, strict=True)
     drawn: int = Field(default=200, ge=0, strict=True)
 

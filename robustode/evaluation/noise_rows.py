@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from robustode.attacks.adapters.rng import forked_rng
 from robustode.evaluation import shards
 from robustode.evaluation.engine import seed_of
 from robustode.evaluation.jobs import Ready
@@ -66,7 +67,9 @@ def noise_rows(ready: Ready, entry: NoiseEntry, *, seed: int) -> tuple[pd.DataFr
                 extra = {"draws": entry.draws, "generator": torch.Generator().manual_seed(made)}
             start = time.perf_counter()
             labels = y.cpu()[rows]
-            found = propagate(ready.planned.module, x[rows.to(x.device)], method=method, **noise, **extra)
+            own = seed_of(seed, ready.subject.hash, "noise of the model", sigma, entry.weights, method)
+            with forked_rng(torch.Generator().manual_seed(own)):  # of a model that answers at random
+                found = propagate(ready.planned.module, x[rows.to(x.device)], method=method, **noise, **extra)
             columns = _columns(found, labels, seed)
             took = time.perf_counter() - start
             who = {"model": ready.subject.label, "sample": index[rows].numpy(), "label": labels.numpy()}
@@ -79,7 +82,7 @@ def noise_rows(ready: Ready, entry: NoiseEntry, *, seed: int) -> tuple[pd.DataFr
 
 def spread(total: int, count: int) -> torch.Tensor:
     """Return the places of min(total, count) samples among `total`, evenly spread."""
-    return torch.linspace(0, total - 1, min(total, count)).round().long() if count else torch.arange(0)
+    return torch.linspace(0, total - 1, min(total, count), dtype=torch.float64).round().long()
 
 
 def _columns(found: Uncertainty, y: torch.Tensor, seed: int) -> dict[str, Any]:

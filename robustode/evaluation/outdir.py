@@ -20,6 +20,7 @@ FILES = (
     "uncertainty.parquet",
     "report.html",
 )
+RUN = "run.json"
 FOLDERS = ("shards", "adversarials", "tables", "figures")
 
 
@@ -69,10 +70,11 @@ def sweep(out: Path) -> None:
 
 def clear(out: Path) -> None:
     """Delete what a run writes, and nothing else."""
-    for name in FILES:
-        (out / name).unlink(missing_ok=True)
     for name in FOLDERS:
-        shutil.rmtree(out / name, ignore_errors=True)
+        if (out / name).exists():
+            shutil.rmtree(out / name)
+    for name in sorted(FILES, key=RUN.__eq__):  # run.json last: until then it is known as a run
+        (out / name).unlink(missing_ok=True)
 
 
 def own_files(out: Path) -> dict[str, str]:

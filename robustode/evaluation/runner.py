@@ -105,7 +105,10 @@ def examine_again(
     listen: Listener | None = None,
     publish: Callable[[RunDir], object] | None = None,
 ) -> RunDir:
-    """Examine a finished run anew and return it; until the end the run stays as it was, and a second call goes on.
+    """Examine a finished run anew and return it.
+
+    Until the last check has ended the run stays as it was, and a second call goes on; one that is killed while its
+    files are written anew is finished by the command of the run with --resume.
 
     Args:
         plan: of the run, made again.
@@ -124,7 +127,9 @@ def examine_again(
                 fix = "Run the evaluation again with --force and --audit full."
                 raise RunError(f"units of run '{out}'", expected=f"{place}.parquet", got="none", fix=fix)
         ready = [_prepare(plan, model, tell) for model in plan.models]
+        _noise(plan, ready, out)
         answers = _examine(plan, ready, out, examine, tell)
+        write_json({**old, "status": "running"}, out / "run.json")  # its files are about to change
         return finish(plan, ready, out, old, answers, examine.facts, publish)
 
 
@@ -146,13 +151,18 @@ def _execute(
     if resume:
         meta = begun(out, meta)
     write_json({**meta, "status": "running"}, out / "run.json")
-    if plan.protocol.uncertainty is not None:
-        for model in ready:
-            keep_noise(model, plan.protocol.uncertainty, out, seed=plan.protocol.seed)
+    _noise(plan, ready, out)
     _units(plan, ready, out, tell)
     answers = [] if examine is None else _examine(plan, ready, out, examine, tell)
     facts = None if examine is None else examine.facts
     return finish(plan, ready, out, meta, answers, facts, publish)
+
+
+def _noise(plan: Plan, ready: Sequence[Ready], out: Path) -> None:
+    """Propagate the noise of the protocol through every model whose rows are not on disk."""
+    if plan.protocol.uncertainty is not None:
+        for model in ready:
+            keep_noise(model, plan.protocol.uncertainty, out, seed=plan.protocol.seed)
 
 
 def _prepare(plan: Plan, model: PlannedModel, tell: Listener) -> Ready:

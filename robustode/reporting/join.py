@@ -23,6 +23,7 @@ _CHECKS: dict[str, Callable[[RunDir], Any]] = {
     "budgets": lambda run: {norm: sorted(epses) for norm, epses in run.meta["protocol"]["budgets"].items()},
     "eot": lambda run: run.meta.get("eot"),
     "attacks": lambda run: sorted(set(claimed(run.records)["attack"])),
+    "uncertainty": lambda run: run.meta["protocol"].get("uncertainty"),
     "audit": lambda run: (run.audit or {}).get("scope"),
 }
 

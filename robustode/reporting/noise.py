@@ -21,11 +21,11 @@ RISK = 10  # samples of each model that are named as most at risk
 _ACCURACY = (
     "Mean probability of a right answer under Gaussian noise of the input (σ in raw-input units, not clipped)"
     "{weights}: predicted by propagating the moments of the logits, for all samples and for those that were drawn; "
-    "measured by {draws} Monte Carlo draws of each of these, ± its standard error, which covers the draws alone. |ΔP|: "
-    "difference of predicted and measured probability, mean over the drawn samples (largest). ECE: expected "
-    "calibration error, ten bins of the predicted probability. Linear valid: share of samples in which linear "
-    "propagation and sigma points agree within 10 % about the decisive margin. Time: of the method, relative to 100 "
-    "draws of the same samples."
+    "measured by {draws} Monte Carlo draws of each of these, ± its standard error{shared}, which covers the draws "
+    "alone. |ΔP|: difference of predicted and measured probability, mean over the drawn samples (largest). ECE: "
+    "expected calibration error, ten bins of the predicted probability. Linear valid: share of samples in which linear "
+    "propagation and sigma points agree within 10 % about the decisive margin. Time: of the method with its "
+    "probabilities for each sample, all σ together, relative to 100 draws."
 )
 _RISK = (
     "The {n} samples of each model with the smallest effective margin at σ = {sigma:g}{weights}: margin to the class "
@@ -56,11 +56,13 @@ def _accuracy(noise: pd.DataFrame, meta: dict[str, Any], timings: pd.DataFrame |
             for method in dict.fromkeys(level["method"]):
                 if method != DRAWN:
                     who = {"model": model["label"], "sigma": sigma, "weights": weights, "method": method}
-                    found = _method(rows(level, method=method).set_index("sample"), drawn)
+                    found = _method(rows(level, method=method).set_index("sample"), drawn, shared=weights != "none")
                     ratio = _ratio(timings, model["label"], method, drawn)
                     frame.append({**who, **found, "time_ratio": ratio})
     draws = noise["draws"].dropna()
-    text = _ACCURACY.format(weights=_weights(noise), draws=int(draws.tolist()[0]) if len(draws) else "no")
+    kind = _weights(noise)
+    shared = " (its upper bound, as drawn weights are shared between samples)" if kind else ""
+    text = _ACCURACY.format(weights=kind, shared=shared, draws=int(draws.tolist()[0]) if len(draws) else "no")
     return Table(
         name="noise_accuracy",
         title="Accuracy under noise",
@@ -70,8 +72,12 @@ def _accuracy(noise: pd.DataFrame, meta: dict[str, Any], timings: pd.DataFrame |
     )
 
 
-def _method(own: pd.DataFrame, drawn: pd.DataFrame) -> dict[str, Any]:
-    """Numbers of one method at one level: predicted for all, and compared with the draws where there are any."""
+def _method(own: pd.DataFrame, drawn: pd.DataFrame, *, shared: bool) -> dict[str, Any]:
+    """Numbers of one method at one level: predicted for all, and compared with the draws where there are any.
+
+    Drawn weights are shared between samples, whose errors then go together: the mean of the standard errors is the
+    most that the standard error of the mean can be.
+    """
     valid = own["linear_valid"].dropna()
     found: dict[str, Any] = {
         "predicted": float(np.mean(own["p_correct"].to_numpy())),
@@ -88,7 +94,7 @@ def _method(own: pd.DataFrame, drawn: pd.DataFrame) -> dict[str, Any]:
         **found,
         "predicted_drawn": float(predicted.mean()),
         "measured": float(measured.mean()),
-        "standard_error": float(np.sqrt((error**2).sum()) / len(error)),
+        "standard_error": float(error.mean() if shared else np.sqrt((error**2).sum()) / len(error)),
         "drawn": len(drawn),
         "dp_mean": float(gap.mean()),
         "dp_max": float(gap.max()),

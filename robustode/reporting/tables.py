@@ -20,6 +20,7 @@ _LATEX = {
     ">": r"\ensuremath{>}",
     "|": r"\ensuremath{|}",
     '"': "''",
+    "Δ": r"\ensuremath{\Delta}",
     "ε": r"\ensuremath{\varepsilon}",
     "τ": r"\ensuremath{\tau}",
     "σ": r"\ensuremath{\sigma}",

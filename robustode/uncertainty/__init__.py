@@ -5,7 +5,6 @@ from robustode.uncertainty.covariance import LowRank
 from robustode.uncertainty.draws import DrawnUncertainty
 from robustode.uncertainty.gaussian import EffectiveMargin, LogitsAlongDepth, Uncertainty
 from robustode.uncertainty.measures import Measures
-from robustode.uncertainty.montecarlo import noisy_accuracy
 from robustode.uncertainty.orthant import Probability
 from robustode.uncertainty.propagate import METHODS, measure, propagate
 from robustode.uncertainty.weights import DepthWeights, IIDWeights, RoundedWeights, WeightNoise, int8
@@ -27,6 +26,5 @@ __all__ = [
     "disagreement",
     "int8",
     "measure",
-    "noisy_accuracy",
     "propagate",
 ]

@@ -178,14 +178,17 @@ def test_near_the_boundary_every_sample_is_asked_alone():
 
     model = Rounds(threshold())
     x = torch.full((40, 4), 0.4)
-    x[1::2, 0] = 0.5 + 2e-5  # alone class 1, in a batch class 0; the probe takes every other sample
+    probed = torch.linspace(0, 39, 16, dtype=torch.float64).round().long()
+    near = torch.tensor([k for k in range(40) if k not in probed.tolist()])
+    x[near, 0] = 0.5 + 2e-5  # alone class 1, in a batch class 0; the probe does not see it
     judge = Judge(model)
     pred, margin = judge.answer(x, torch.zeros(40, dtype=torch.int64))
-    assert pred.tolist() == [0, 1] * 20
-    assert margin[1::2].tolist() == pytest.approx([-2e-5] * 20, rel=1e-2)
+    assert pred[near].tolist() == [1] * 24
+    assert pred[probed].tolist() == [0] * 16
+    assert margin[near].tolist() == pytest.approx([-2e-5] * 24, rel=1e-2)
     model.calls.clear()
     judge.answer(x, torch.zeros(40, dtype=torch.int64))
-    assert model.calls == [40] + [1] * 20
+    assert model.calls == [40] + [1] * 24
 
 
 @pytest.mark.parametrize(("noise", "alone"), [(0.0, 16 + 10), (1e-6, 16 + 30), (2e-5, 200)])
@@ -202,7 +205,7 @@ def test_near_the_boundary_a_batch_is_trusted_as_far_as_it_is_seen_to_agree(nois
     x = torch.full((200, 4), 0.4)
     x[:, 1] = torch.arange(200) % 2
     x[:, 0] = 0.5 + 9e-5
-    every = torch.arange(0, 200, 12)[:16]  # those that are asked first
+    every = torch.linspace(0, 199, 16, dtype=torch.float64).round().long()  # those that are asked first
     others = torch.tensor([k for k in range(200) if k not in every.tolist()])
     x[others[:10], 0], x[others[10:30], 0] = 0.5 + 1e-6, 0.5 + 2e-5
     judge = Judge(model)

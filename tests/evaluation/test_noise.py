@@ -25,6 +25,7 @@ from tests.attacks.adapter_problems import boxed_affine, exact_distance
 from tests.evaluation.problem import as_data, plan_of, refused
 from tests.evaluation.runs import contents, run
 
+META = {"data": {"caption": "c", "n": 40}, "status": "complete"}
 SIGMAS = (0.05, 0.3)
 CHOSEN = np.linspace(0, 39, 30).round().astype(int)  # the drawn samples, spread over all
 
@@ -117,6 +118,9 @@ def test_a_method_that_the_model_does_not_allow_is_known_before_anything_is_writ
         ({"sigma": [0.1, 0.1]}, "expected different standard deviations, got 0.1, 0.1"),
         ({"weights": "int7"}, "expected none, int8 or a standard deviation, got 'int7'"),
         ({"methods": ["linaer"]}, "Did you mean 'linear'?"),
+        ({"methods": "linear,linear"}, "expected different methods, got linear, linear"),
+        ({"methods": []}, "expected at least one value, got none"),
+        ({"sigma": True}, "expected finite numbers ≥ 0, got 'True'"),
         ({"draws": 1}, "uncertainty.draws: expected a number ≥ 2"),
         ({"drwas": 5}, "Did you mean 'draws'?"),
     ],
@@ -138,6 +142,38 @@ def test_noise_of_the_weights():
     alone, _ = noise_rows(ready(plan(drawn=0)), plan(drawn=0).protocol.uncertainty, seed=0)
     assert (noisy["std"] > alone["std"]).all()
     assert set(noisy["weights"]) == {"0.1"}
+
+
+def test_drawn_weights_are_shared_so_their_errors_go_together(tmp_path):
+    """The standard error of the mean that is shown covers what other draws of the weights give."""
+    means, stated = [], []
+    for seed in range(12):
+        made = plan(sigma=[0.02], weights="0.6", draws=25, drawn=40)
+        table, _ = noise_rows(ready(made), made.protocol.uncertainty, seed=seed)
+        (accuracy, _) = noise_tables(table, {"models": [{"label": "Affine"}], **META}, None)
+        means.append(accuracy.frame["measured"][0])
+        stated.append(accuracy.frame["standard_error"][0])
+    assert np.std(means, ddof=1) < 1.3 * np.mean(stated)
+    assert "its upper bound" in accuracy.caption
+
+
+def test_weights_are_the_same_however_they_are_written():
+    kinds = {NoiseEntry(sigma=(0.1,), weights=text).weights for text in ("0.1", "0.10", "1e-1", 0.1)}
+    assert kinds == {"0.1"}
+
+
+def test_a_random_model_is_the_same_again(monkeypatch):
+    made = plan(sigma=[0.1], draws=5)
+    module, known = made.models[0].module.module, ready(made)
+    original = type(module).forward
+    monkeypatch.setattr(type(module), "forward", lambda self, x: original(self, x) + torch.randn(len(x), 1))
+    found = [noise_rows(known, made.protocol.uncertainty, seed=0)[0] for _ in range(2)]
+    assert found[0].equals(found[1])
+
+
+def test_the_drawn_samples_are_different_ones():
+    for total, count in ((10_000, 9_999), (60_000, 59_999), (7, 9), (5, 0)):
+        assert len(set(noise_file.spread(total, count).tolist())) == min(total, count)
 
 
 def test_calibration_error_in_closed_form():

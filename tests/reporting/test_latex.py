@@ -5,17 +5,31 @@ from __future__ import annotations
 import shutil
 import subprocess
 
+import pandas as pd
 import pytest
 
 from robustode.evaluation import records
+from robustode.evaluation.noise import DRAWN
+from robustode.evaluation.noise_rows import DTYPES
 from robustode.evaluation.rundir import RunDir
 from robustode.reporting.compare import paired
 from robustode.reporting.html import summary
+from robustode.reporting.noise import noise_tables
 from robustode.reporting.views import all_tables
 from tests import runs
 
 ENGINE = shutil.which("pdflatex")
 HEAD = "\\documentclass{article}\\usepackage[T1]{fontenc}\\usepackage{array,booktabs,graphicx}\\begin{document}\n"
+
+
+def noise(label):
+    """P(correct) of 4 samples at one level, predicted and drawn."""
+    parts = []
+    for method in ("auto", DRAWN):
+        columns = dict.fromkeys(DTYPES, 0) | {"model": label, "sigma": 0.1, "method": method, "weights": "int8"}
+        columns |= {"sample": range(4), "p_correct": 0.5, "linear_valid": None, "draws": 9 if method == DRAWN else None}
+        parts.append(pd.DataFrame(columns).astype(DTYPES))
+    return pd.concat(parts, ignore_index=True)
 
 
 def tables():
@@ -26,6 +40,8 @@ def tables():
     run = RunDir(path=runs.Path("r"), meta=meta, records=frame, timings=runs.timings(frame), audit=audit)
     every = [*all_tables(run.records, meta, run.timings, audit), *paired(frame, meta)]
     clean = all_tables(records.empty(), meta)
+    levels = [noise(frame.model.iloc[0]), noise(frame.model.iloc[-1])]
+    every += noise_tables(pd.concat(levels, ignore_index=True), meta, None)
     return [*every, summary(every, frame, meta), *clean]
 
 

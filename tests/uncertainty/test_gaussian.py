@@ -8,7 +8,7 @@ from scipy.stats import norm as normal
 
 from robustode import sensitivity
 from robustode.errors import OptionError
-from robustode.uncertainty import Uncertainty, noisy_accuracy, propagate
+from robustode.uncertainty import DrawnUncertainty, Uncertainty, propagate
 from tests.problems import random_affine, random_points, random_snode
 
 
@@ -60,28 +60,32 @@ def test_orthant_of_independent_components():
     assert float(equal.p_correct(torch.tensor([3]))) == pytest.approx(0.1, abs=5e-4)
 
 
+def draw(model, x, *, sigma, draws, seed=0) -> DrawnUncertainty:
+    """Monte Carlo of input noise."""
+    generator = torch.Generator().manual_seed(seed)
+    found = propagate(model, x, input_cov=sigma**2, method="monte-carlo", draws=draws, generator=generator)
+    assert isinstance(found, DrawnUncertainty)
+    return found
+
+
 def test_prediction_agrees_with_monte_carlo_where_the_model_is_linear():
     model = random_affine(classes=4)
     x = random_points(model.input_shape, 30)
     y = model(x).argmax(1)
-    drawn = noisy_accuracy(model, x, y, sigma=0.5, draws=4000, generator=torch.Generator().manual_seed(0))
+    p, error = draw(model, x, sigma=0.5, draws=4000).probability(y)
     predicted = propagate(model, x, input_cov=0.25).p_correct(y)
-    assert 0.5 < drawn.accuracy < 0.99
-    assert abs(float(predicted.mean()) - drawn.accuracy) < 4 * drawn.standard_error + 5e-4
-    error = (drawn.p_correct * (1 - drawn.p_correct) / 4000).sqrt().clamp_min(1 / 4000)
-    assert ((predicted - drawn.p_correct).abs() < 5 * error + 1e-3).all()
+    assert 0.5 < float(p.mean()) < 0.99
+    assert abs(float(predicted.mean() - p.mean())) < 4 * float(error.square().sum().sqrt()) / 30 + 5e-4
+    assert ((predicted - p).abs() < 5 * error.clamp_min(1 / 4000) + 1e-3).all()
 
 
 def test_standard_error_covers_repeats():
     model = random_affine(classes=3)
     x = random_points(model.input_shape, 8)
     y = model(x).argmax(1)
-    runs = [
-        noisy_accuracy(model, x, y, sigma=0.5, draws=100, generator=torch.Generator().manual_seed(i))
-        for i in range(200)
-    ]
-    spread = float(torch.tensor([run.accuracy for run in runs], dtype=torch.float64).std())
-    stated = sum(run.standard_error for run in runs) / len(runs)
+    found = [draw(model, x, sigma=0.5, draws=100, seed=i).probability(y) for i in range(200)]
+    spread = float(torch.stack([p.mean() for p, _ in found]).std())
+    stated = float(torch.stack([error.square().sum().sqrt() / 8 for _, error in found]).mean())
     assert spread == pytest.approx(stated, rel=0.2)
 
 
@@ -102,8 +106,8 @@ def test_singular_covariance_in_single_precision():
     found = propagate(model, x, input_cov=0.25)
     assert (found.mean.dtype, found.cov.dtype) == (torch.float32, torch.float64)
     predicted = found.p_correct(y)
-    drawn = noisy_accuracy(model, x, y, sigma=0.5, draws=4000, generator=torch.Generator().manual_seed(0))
-    assert float((predicted - drawn.p_correct).abs().max()) < 5 * 0.5 / math.sqrt(4000)
+    drawn = draw(model, x, sigma=0.5, draws=4000).p_correct(y)
+    assert float((predicted - drawn).abs().max()) < 5 * 0.5 / math.sqrt(4000)
     rounded = Uncertainty(mean=found.mean, cov=found.cov.float())
     assert torch.allclose(rounded.p_correct(y), predicted, atol=2e-3)
 
@@ -152,9 +156,7 @@ def test_an_answer_of_nan_is_no_class():
     assert got.tolist() == [1.0, 0.0, 1.0, 1.0]
     for label in range(model.classes):
         labels = torch.full((4,), label)
-        generator = torch.Generator().manual_seed(0)
-        drawn = noisy_accuracy(model, x, labels, sigma=1e-6, draws=2, generator=generator)
-        assert float(drawn.p_correct[1]) == 0.0
+        assert float(draw(model, x, sigma=1e-6, draws=2).p_correct(labels)[1]) == 0.0
         assert float(propagate(model, x, input_cov=1e-12).p_correct(labels)[1]) == 0.0
 
 
@@ -197,7 +199,5 @@ def test_bad_arguments():
         propagate(model, x, input_cov=1.0, method="lineer")
     with pytest.raises(OptionError, match="labels y"):
         propagate(model, x, input_cov=1.0).p_correct(torch.tensor([0, 9]))
-    for arguments, message in (({"sigma": -1.0}, "sigma"), ({"draws": 1}, "draws: expected at least 2, got 1")):
-        values = {"sigma": 0.1, "draws": 10} | arguments
-        with pytest.raises(OptionError, match=message):
-            noisy_accuracy(model, x, torch.tensor([0, 1]), generator=torch.Generator(), **values)
+    with pytest.raises(OptionError, match="draws: expected at least 2, got 1"):
+        draw(model, x, sigma=0.1, draws=1)

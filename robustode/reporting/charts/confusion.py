@@ -12,7 +12,7 @@ from robustode.reporting import captions, layout
 from robustode.reporting.charts.chart import Chart, chosen, table
 from robustode.reporting.formatting import norm_name
 
-UNBROKEN = "none"
+UNBROKEN, NO_CLASS, UNKNOWN = "none", "NaN", "unknown"
 _NUMBERS = 12  # classes up to which the cells carry their numbers
 
 
@@ -24,7 +24,8 @@ def confusion_charts(records: pd.DataFrame, meta: dict[str, Any]) -> list[Chart]
 def confusion(records: pd.DataFrame, label: str, norm: str) -> pd.DataFrame:
     """Return how many samples of each class the nearest adversarial takes to which class, of one model and norm.
 
-    Misclassified samples count by their clean prediction; samples that nothing broke by `UNBROKEN`.
+    Misclassified samples count by their clean prediction; samples that nothing broke by `UNBROKEN`, by `UNKNOWN` if an
+    attack raised on them; an answer that is not finite is `NO_CLASS`.
 
     Returns:
         Columns label, taken (both text), count, share (of the class); pairs that do not occur are left out.
@@ -37,7 +38,8 @@ def confusion(records: pd.DataFrame, label: str, norm: str) -> pd.DataFrame:
     joined = best.merge(found, on=["sample", "found_by", "found_eps"], how="left")
     wrong = joined["clean_pred"] != joined["label"]
     pred = joined["adv_pred"].where(~wrong, joined["clean_pred"]).astype("Int64")
-    taken = pred.astype("string").where(np.isfinite(joined["distance"]), UNBROKEN)
+    taken = pred.astype("string").mask(pred == -1, NO_CLASS).where(np.isfinite(joined["distance"]), UNBROKEN)
+    taken = taken.mask((joined["errors"] > 0) & (taken == UNBROKEN), UNKNOWN)
     pairs = pd.DataFrame({"label": joined["label"], "taken": taken})
     counts = pairs.value_counts(["label", "taken"], sort=False).rename("count").reset_index()
     counts["share"] = counts["count"] / counts.groupby("label")["count"].transform("sum")
@@ -58,7 +60,8 @@ def _of_norm(records: pd.DataFrame, meta: dict[str, Any], norm: str) -> Chart:
         for row in confusion(records, label, norm).to_dict(orient="records")
     ]
     classes = [str(k) for k in range(max(model["classes"] for model in meta["models"]))]
-    columns = [*classes, UNBROKEN] if any(value["taken"] == UNBROKEN for value in values) else classes
+    others = {value["taken"] for value in values}
+    columns = [*classes, *(name for name in (NO_CLASS, UNBROKEN, UNKNOWN) if name in others)]
     text = (
         f"For each class, the share of its samples whose nearest {norm_name(norm)} adversarial, of all attacks and "
         f"budgets, is taken for which class; misclassified samples by their clean prediction; {UNBROKEN}: not broken."

@@ -14,13 +14,14 @@ from robustode.evaluation.records import rows
 from robustode.reporting import captions
 from robustode.reporting.charts.chart import Chart, chosen, colour, dash, hover, only_shown, table
 
+_RISKIEST, _POINTS = 100, 100  # samples of a curve: those most at risk, and of the rest
 _RELIABILITY = (
     "Measured against predicted probability of a right answer under noise: samples in ten bins of the predicted one, "
     "mean of each; on the diagonal the prediction is calibrated. Measured by Monte Carlo draws."
 )
 _RISK = (
     "Every sample's probability of a right answer under the largest noise, from those most at risk to the safest: "
-    "where the curve is low, noise decides the answer."
+    "where the curve is low, noise decides the answer. Method: {method}."
 )
 
 
@@ -52,16 +53,15 @@ def noise_charts(noise: pd.DataFrame | None, meta: dict[str, Any]) -> list[Chart
             )
         )
     ranked = [
-        {"model": label, "rank": round((i + 0.5) / len(values), 5), "p": round(p, 4), "sample": sample}
+        {"model": label, "rank": round(rank, 5), "p": round(p, 4), "sample": sample}
         for label in labels
-        for values in [_ranked(rows(noise, model=label, sigma=sigmas[-1], method=methods[0]))]
-        for i, (p, sample) in enumerate(values)
+        for p, sample, rank in _ranked(rows(noise, model=label, sigma=sigmas[-1], method=methods[0]))
     ]
     charts.append(
         Chart(
             name="noise_at_risk",
             title=f"Samples at risk, σ = {sigmas[-1]:g}",
-            caption=captions.caption(records.empty(), meta, _RISK),
+            caption=captions.caption(records.empty(), meta, _RISK.format(method=methods[0])),
             spec=_risk(ranked, labels),
             models=labels,
         )
@@ -81,8 +81,12 @@ def _bins(level: pd.DataFrame, method: str) -> list[dict[str, Any]]:
     ]
 
 
-def _ranked(own: pd.DataFrame) -> list[tuple[float, int]]:
-    return sorted(zip(own["p_correct"].tolist(), own["sample"].tolist(), strict=True))
+def _ranked(own: pd.DataFrame) -> list[tuple[float, int, float]]:
+    """(P(correct), sample, rank in (0, 1)) of the samples most at risk, and of some of the others."""
+    ordered = sorted(zip(own["p_correct"].tolist(), own["sample"].tolist(), strict=True))
+    ranks = [(p, sample, (i + 0.5) / len(ordered)) for i, (p, sample) in enumerate(ordered)]
+    rest = ranks[_RISKIEST:]
+    return ranks[:_RISKIEST] + rest[:: max(1, len(rest) // _POINTS)]
 
 
 def _reliability(points: list[dict[str, Any]], labels: list[str]) -> dict[str, Any]:
