@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
+import torch
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from torch import Tensor
 
 from robustode.errors import OptionError, unknown
 from robustode.evaluation.budgets import as_parts
+from robustode.evaluation.judge import same_answers
 from robustode.models.base import Classifier
 from robustode.uncertainty import METHODS, IIDWeights, WeightNoise, int8, propagate
 from robustode.validation import as_value_error
@@ -89,6 +91,16 @@ class NoiseEntry(BaseModel):
         return int8() if self.weights == "int8" else IIDWeights(sigma=float(self.weights))
 
     def check(self, model: Classifier, x: Tensor) -> None:
-        """Raise `OptionError` if the model does not allow a method or this noise, by propagating through one sample."""
+        """Raise `OptionError` if the model does not allow a method or this noise, as one sample shows, or if its
+        answers depend on the batch, in which they are propagated and drawn."""
+        with torch.no_grad():
+            alone = torch.cat([model(x[i : i + 1]) for i in range(len(x))])
+            if not same_answers(model(x), alone):
+                raise OptionError(
+                    "uncertainty",
+                    expected="a model whose answers do not depend on the batch",
+                    got="other answers to samples alone",
+                    fix="Give it a fixed grid or steps of each sample's own (robustode deploy).",
+                )
         for method in self.methods:
             propagate(model, x[:1], input_cov=self.sigma[0] ** 2, weight_cov=self.weight_cov(), method=method)

@@ -72,7 +72,9 @@ def make_plan(
     if protocol.uncertainty is not None:
         for model in models:
             with protocol.blaming("uncertainty"):
-                protocol.uncertainty.check(model.module, samples_for(model, samples, slice(0, 1))[0])
+                protocol.uncertainty.check(
+                    model.module, samples_for(model, samples, slice(0, 1 if protocol.eot else 32))[0]
+                )
     attacks = fitting(attacks, [(model.label, model.module) for model in models])
     for stored in attacks.stored:
         stored.check_made_from(samples)

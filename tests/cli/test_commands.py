@@ -103,6 +103,9 @@ def test_compare_verify_uncertainty(folder):
     assert "Accuracy under noise" in text
     assert text.endswith("Files in u: report.html, tables/, figures/, records.parquet, uncertainty.parquet, run.json\n")
     assert len(pd.read_parquet("u/uncertainty.parquet")) == 2 * (30 + 20)
+    again = works("report u --out ru --json").json["tables"]
+    assert [row["drawn"] for row in again["noise_accuracy"]] == [20, 20]
+    assert Path("ru/figures/noise_reliability.svg").is_file()
     noise = works(f"{line} --force --json").json["tables"]["noise_accuracy"]
     assert [(row["sigma"], row["weights"], row["drawn"]) for row in noise] == [(0.05, "int8", 20), (0.1, "int8", 20)]
 

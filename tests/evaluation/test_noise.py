@@ -19,6 +19,7 @@ from robustode.evaluation.protocol import build_protocol
 from robustode.evaluation.records import rows
 from robustode.evaluation.runner import _prepare
 from robustode.reporting.charts.noise import noise_charts
+from robustode.reporting.join import join
 from robustode.reporting.noise import noise_tables
 from robustode.uncertainty import IIDWeights, RoundedWeights
 from tests.attacks.adapter_problems import boxed_affine, exact_distance
@@ -202,3 +203,20 @@ def test_tables_and_charts_say_what_the_rows_say(tmp_path):
     assert at_risk.spec["data"]["values"].count("\n") == 41
     assert noise_tables(None, found.meta, None) == noise_charts(None, found.meta) == []
     assert json.loads((tmp_path / "run" / "run.json").read_text())["files"].keys() >= {"uncertainty.parquet"}
+
+
+def test_a_model_that_answers_otherwise_in_a_batch_is_refused(monkeypatch):
+    model, _, _ = boxed_affine((0.0, 1.0), samples=4, dtype=torch.float32)
+    original = type(model).forward
+    monkeypatch.setattr(
+        type(model), "forward", lambda self, x: original(self, x) + x.mean() * torch.tensor([1.0, -1.0])
+    )
+    with pytest.raises(OptionError, match="expected a model whose answers do not depend on the batch"):
+        plan()
+
+
+def test_runs_with_other_noise_are_not_compared(tmp_path):
+    runs = [run(plan(sigma=[sigma], drawn=0), tmp_path / str(sigma)) for sigma in (0.1, 0.2)]
+    refused(RunError, "are not comparable: uncertainty", lambda: join(runs))
+    both = join([runs[0], runs[0]])
+    assert set(both.noise["model"]) == {"Affine", "Affine#2"}
