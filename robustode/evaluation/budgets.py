@@ -23,11 +23,11 @@ def parse_radius(text: str) -> float:
     return value
 
 
-def as_parts(value: Any) -> tuple[Any, ...]:
+def as_parts(value: Any, noun: str = "radius") -> tuple[Any, ...]:
     """Return the parts of a number, a text ("4/255,8/255") or a list of them; raise `BudgetError` if there is none."""
     parts = value.split(",") if isinstance(value, str) else value if isinstance(value, Sequence) else [value]
     if not parts:
-        raise BudgetError("eps", expected="at least one value", got="none")
+        raise BudgetError("eps", expected=f"at least one {noun}", got="none")
     return tuple(parts)
 
 

@@ -19,6 +19,10 @@ from robustode.validation import as_value_error
 DRAWN = "monte-carlo"  # the method that draws
 
 
+def _parts(value: Any) -> tuple[Any, ...]:
+    return as_parts(value, "value")
+
+
 def _sigma(value: Any) -> float:
     try:
         number = math.nan if isinstance(value, bool) else float(value)
@@ -75,11 +79,11 @@ class NoiseEntry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     sigma: Annotated[
-        tuple[Sigma, ...], BeforeValidator(as_value_error(as_parts)), AfterValidator(as_value_error(_levels))
+        tuple[Sigma, ...], BeforeValidator(as_value_error(_parts)), AfterValidator(as_value_error(_levels))
     ]
     weights: Annotated[str, BeforeValidator(as_value_error(_weights))] = "none"
     methods: Annotated[
-        tuple[Method, ...], BeforeValidator(as_value_error(as_parts)), AfterValidator(as_value_error(_distinct))
+        tuple[Method, ...], BeforeValidator(as_value_error(_parts)), AfterValidator(as_value_error(_distinct))
     ] = ("auto",)
     draws: int = Field(default=1000, ge=2, strict=True)
     drawn: int = Field(default=200, ge=0, strict=True)

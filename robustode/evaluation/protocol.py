@@ -30,7 +30,6 @@ from robustode.resources import read_toml, shipped
 from robustode.toml_lines import line_of, place
 from robustode.validation import as_value_error, validated
 
-HASH_DIGITS = 16
 AUDITS = ("none", "cheap", "full")
 OUTPUTS = ("tables", "figures", "report", "adversarials")
 
@@ -248,4 +247,4 @@ def read_protocol(name: str) -> Protocol:
 def digest(value: Any) -> str:
     """Return the first 16 hexadecimal digits of the SHA-256 of canonical JSON."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
