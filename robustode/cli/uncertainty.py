@@ -51,9 +51,10 @@ def uncertainty_command(
     data_root: options.DataRoot = None,
     json_: options.Json = False,
 ) -> None:
-    """Predict the accuracy under Gaussian noise of inputs and weights.
+    """Predict the accuracy under Gaussian noise.
 
-    Propagates the moments of the logits and puts Monte Carlo beside them. A run directory as of eval, without attacks.
+    Propagates noise of inputs and weights to the logits and puts Monte Carlo beside it. Writes a run directory, as eval
+    does, without attacks.
 
     Example: robustode uncertainty --model zoo:snode-digits --sigma 0.05,0.1 --limit 100
     """
