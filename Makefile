@@ -20,7 +20,7 @@ demo: $(BIN)/.installed
 	$(BIN)/robustode run quickstart --out runs/demo --force
 
 test: $(BIN)/.installed
-	$(THREADS) $(BIN)/python -m pytest -n $(JOBS) -m "not gpu"
+	$(THREADS) $(BIN)/python -m pytest -n $(JOBS) -m "not gpu" --durations=20 --durations-min=10
 
 lint: $(BIN)/.installed
 	$(BIN)/ruff check .
