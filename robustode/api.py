@@ -14,6 +14,7 @@ from robustode.evaluation.plan import make_plan
 from robustode.evaluation.protocol import OUTPUTS, Protocol, protocol_of
 from robustode.evaluation.rundir import RunDir
 from robustode.evaluation.runner import Listener, execute
+from robustode.reporting.charts import all_charts
 from robustode.reporting.figures import write_figures
 from robustode.reporting.html import write_report
 from robustode.reporting.views import write_tables
@@ -24,10 +25,11 @@ def publish(run: RunDir) -> None:
     wanted = run.meta["protocol"].get("outputs", OUTPUTS)
     if "tables" in wanted:
         write_tables(run)
+    charts = all_charts(run) if {"figures", "report"} & set(wanted) else []
     if "figures" in wanted:
-        write_figures(run)
+        write_figures(charts, run.path / "figures")
     if "report" in wanted:
-        write_report([run], run.path / "report.html")
+        write_report([run], run.path / "report.html", charts=charts)
 
 
 def run_protocol(

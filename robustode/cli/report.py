@@ -27,6 +27,7 @@ def report_command(
     Example: robustode report runs/a runs/b --out comparison
     """
     from robustode.evaluation.rundir import read_run
+    from robustode.reporting.charts import all_charts
     from robustode.reporting.compare import compare
     from robustode.reporting.figures import write_figures
     from robustode.reporting.html import write_report
@@ -55,8 +56,9 @@ def report_command(
     joined = join(read)
     tables += noise_tables(joined.noise, joined.meta, joined.timings)
     save_tables(tables, place / "tables")
-    write_figures(joined, place / "figures")
-    page = write_report(read, place / "report.html")
+    charts = all_charts(joined)
+    write_figures(charts, place / "figures")
+    page = write_report(read, place / "report.html", charts=charts)
     if json_:
         emit({"out": str(place), "tables": {table.name: rows_of(table) for table in tables}})
         return

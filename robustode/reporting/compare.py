@@ -61,14 +61,26 @@ def compare(runs: Sequence[RunDir], *, seed: int = 0, resamples: int = 2000) -> 
 def paired(records: pd.DataFrame, meta: dict[str, Any], *, seed: int = 0, resamples: int = 2000) -> list[Table]:
     """Return the paired differences between the models of one set of records, two tables for each norm."""
     tables = []
-    for norm in layout.norms(records, meta):
-        if layout.has(records, norm):
-            cases = {model["label"]: worst_case(records, model, norm) for model in meta["models"]}
-            tables += [
-                _accuracy(cases, records, meta, norm),
-                _distance(cases, records, meta, norm, seed=seed, resamples=resamples),
-            ]
+    for norm, cases in _cases(records, meta).items():
+        tables += [
+            _accuracy(cases, records, meta, norm),
+            _distance(cases, records, meta, norm, seed=seed, resamples=resamples),
+        ]
     return tables
+
+
+def paired_accuracy(records: pd.DataFrame, meta: dict[str, Any]) -> dict[str, Table]:
+    """Return the paired differences of robust accuracy alone, a table for each norm: no bootstrap."""
+    return {norm: _accuracy(cases, records, meta, norm) for norm, cases in _cases(records, meta).items()}
+
+
+def _cases(records: pd.DataFrame, meta: dict[str, Any]) -> dict[str, dict[str, WorstCase]]:
+    """The worst case of every model, by norm and label."""
+    return {
+        norm: {model["label"]: worst_case(records, model, norm) for model in meta["models"]}
+        for norm in layout.norms(records, meta)
+        if layout.has(records, norm)
+    }
 
 
 def pairs(labels: Sequence[str]) -> list[tuple[str, str]]:

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
-from robustode.evaluation.rundir import RunDir
-from robustode.reporting.charts import all_charts
+from robustode.reporting.charts import Chart
 
 
-def write_figures(run: RunDir, folder: Path | None = None) -> list[Path]:
-    """Write NAME.{svg,png} of a run, or of joined ones, each atomically, and return their paths.
-
-    Args:
-        run: whose charts these are.
-        folder: where they go; figures/ of the run if None.
-    """
-    place = run.path / "figures" if folder is None else folder
-    return [path for chart in all_charts(run) for path in chart.write(place)]
+def write_figures(charts: Iterable[Chart], folder: Path) -> list[Path]:
+    """Write NAME.{svg,png} of every chart into a folder, each atomically, and return their paths."""
+    return [path for chart in charts for path in chart.write(folder)]

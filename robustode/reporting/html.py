@@ -32,25 +32,30 @@ ARCHITECTURES = {
 }
 
 
-def write_report(runs: Sequence[RunDir], out: Path) -> Path:
+def write_report(runs: Sequence[RunDir], out: Path, *, charts: Sequence[Chart] | None = None) -> Path:
     """Write the report of one or several finished runs as one HTML file, atomically, and return its path.
 
     Style sheet, scripts, charts and pictures are inside, and the page forbids itself every request to the network.
     Equal runs give equal bytes.
 
+    Args:
+        runs: one or several that are comparable.
+        out: the file.
+        charts: those of the joined runs, where they were made before.
+
     Raises:
         RunError: if the runs are not comparable.
     """
-    return write_text(render(runs), out)
+    return write_text(render(runs, charts), out)
 
 
-def render(runs: Sequence[RunDir]) -> str:
+def render(runs: Sequence[RunDir], charts: Sequence[Chart] | None = None) -> str:
     """Return the HTML text of `write_report`."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
     run = join(runs)
-    charts = all_charts(run)
+    charts = all_charts(run) if charts is None else charts
     tables = run_tables(run)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["cell"] = _cell

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from robustode.reporting import captions, layout
+from robustode.reporting import captions
 from robustode.reporting.charts.chart import Chart, colour, table
-from robustode.reporting.compare import paired
+from robustode.reporting.compare import paired_accuracy
 from robustode.reporting.formatting import eps_label, norm_name
 
 _TEXT = (
@@ -22,12 +22,7 @@ def difference_charts(records: pd.DataFrame, meta: dict[str, Any]) -> list[Chart
     """Return the differences of robust accuracy for each norm; nothing for a run of one model."""
     if len(meta["models"]) < 2:
         return []
-    frames = {
-        table.name.rpartition("_")[2]: table.frame
-        for table in paired(records, meta)
-        if table.name.startswith("paired_accuracy_")
-    }
-    return [_of_norm(frames[norm], records, meta, norm) for norm in layout.norms(records, meta) if norm in frames]
+    return [_of_norm(table.frame, records, meta, norm) for norm, table in paired_accuracy(records, meta).items()]
 
 
 def _of_norm(frame: pd.DataFrame, records: pd.DataFrame, meta: dict[str, Any], norm: str) -> Chart:
