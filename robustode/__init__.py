@@ -24,7 +24,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from robustode import attacks, audit, data, sensitivity, training, uncertainty
+    from robustode import attacks, audit, certificates, data, sensitivity, training, uncertainty
     from robustode.api import evaluate, run_protocol
     from robustode.data import load_data
     from robustode.errors import RobustODEError
@@ -42,12 +42,13 @@ _NAMES = {
     "save_checkpoint": "robustode.models",
     "wrap": "robustode.models",
 }
-_MODULES = ("attacks", "audit", "data", "sensitivity", "training", "uncertainty")
+_MODULES = ("attacks", "audit", "certificates", "data", "sensitivity", "training", "uncertainty")
 
 __all__ = [
     "RobustODEError",
     "attacks",
     "audit",
+    "certificates",
     "data",
     "evaluate",
     "load_data",

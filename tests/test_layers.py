@@ -15,7 +15,7 @@ LAYERS = [
     {"sensitivity"},
     {"data"},
     {"attacks"},
-    {"uncertainty"},
+    {"uncertainty", "certificates"},
     {"training"},
     {"evaluation"},
     {"audit"},

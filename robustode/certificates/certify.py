@@ -1,0 +1,128 @@
+"""`certify`: the better of all bounds, per sample and class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from robustode.certificates.bound import Bound, ClassRadii
+from robustode.certificates.certificate import CERTIFIED, MISCLASSIFIED, NOTHING, Certificate
+from robustode.certificates.problem import Problem, make_problem
+from robustode.certificates.registry import BOUNDS
+from robustode.errors import OptionError, unknown
+from robustode.models.base import Classifier
+from robustode.sensitivity.norms import check_norm
+
+MAPS = ("discrete", "flow")
+
+
+def certify(
+    model: Classifier,
+    x: Tensor,
+    y: Tensor,
+    *,
+    norm: str = "l2",
+    methods: Sequence[str] | None = None,
+    certifies: str = "discrete",
+) -> Certificate:
+    """Return for every sample a radius within which no input has another answer.
+
+    The radius is the least over the classes k ≠ y of the largest that a bound gives for z_y > z_k: the better of all
+    bounds per sample and class. It holds for all of the ball, inside the box of valid inputs and outside.
+
+    Args:
+        model: classifier.
+        x: (batch, *input_shape).
+        y: (batch,) int64, the labels; samples with another answer have radius 0.
+        norm: "l1", "l2" or "linf".
+        methods: names of `BOUNDS`; None takes all that the model allows and that are not `extra`.
+        certifies: "discrete", the deployed discrete map; "flow", the solution of the ODE.
+
+    Raises:
+        OptionError: an unknown norm, method or map, shapes that do not fit, or no method that the model allows (each is
+            named with its reason).
+
+    Source: the logarithmic norm: Söderlind, BIT 46 (2006); each bound names its own.
+    """
+    check_norm(norm)
+    if certifies not in MAPS:
+        raise unknown("map to certify", certifies, MAPS)
+    _check_samples(model, x, y)
+    problem = make_problem(model, x, y, norm)
+    chosen, left_out = _chosen(problem, methods, certifies)
+    with torch.no_grad():
+        found = {bound.name: bound.radii(problem) for bound in chosen}
+        right = model(x.to(next(iter(model.parameters()), x))).argmax(1) == problem.y  # type: ignore[attr-defined]
+    return _joined(problem, found, right, certifies, left_out)
+
+
+def _chosen(problem: Problem, methods: Sequence[str] | None, certifies: str) -> tuple[list[Bound], dict[str, str]]:
+    """Return the bounds to compute, and why the others are left out."""
+    for name in methods or ():
+        if name not in BOUNDS:
+            raise unknown("method of certification", name, BOUNDS)
+    left_out: dict[str, str] = {}
+    chosen = []
+    for bound in BOUNDS.values():
+        if (bound.name not in methods) if methods is not None else bound.extra:
+            continue
+        if (reason := _refused(bound, problem, certifies)) is None:
+            chosen.append(bound)
+        else:
+            left_out[bound.name] = reason
+    if not chosen or (methods is not None and left_out):
+        remaining = [b.name for b in BOUNDS.values() if _refused(b, problem, certifies) is None]
+        raise OptionError(
+            "certificate",
+            expected="a model with the bounds " + ", ".join(methods or BOUNDS),
+            got="; ".join(f"{name}: {reason}" for name, reason in left_out.items()),
+            fix=f"Bounds that remain: {', '.join(remaining)}." if remaining else "Take randomised smoothing.",
+        )
+    return chosen, left_out
+
+
+def _refused(bound: Bound, problem: Problem, certifies: str) -> str | None:
+    if bound.certifies != certifies:
+        return f"certifies the {bound.certifies} map"
+    if problem.norm not in bound.norms:
+        return f"takes {', '.join(bound.norms)}"
+    return bound.refuses(problem)
+
+
+def _joined(
+    problem: Problem, found: dict[str, ClassRadii], right: Tensor, certifies: str, left_out: dict[str, str]
+) -> Certificate:
+    names = list(found)
+    radii = torch.stack([part.radius for part in found.values()])  # (bounds, batch, classes)
+    radii = torch.where(right[:, None], radii, 0.0).scatter(2, problem.y[None, :, None].expand(len(names), -1, 1), torch.inf)
+    best, which = radii.max(0)
+    radius, nearest = best.min(1)
+    positive = radius > 0
+    method = which.gather(1, nearest[:, None])[:, 0].tolist()
+    status = (
+        CERTIFIED if ok else NOTHING if correct else MISCLASSIFIED
+        for ok, correct in zip(positive.tolist(), right.tolist(), strict=True)
+    )
+    return Certificate(
+        radius=radius,
+        class_radius=best,
+        status=tuple(status),
+        method=tuple(names[m] if ok else "" for m, ok in zip(method, positive.tolist(), strict=True)),
+        nearest=torch.where(positive, nearest, -1),
+        passes=torch.stack([part.passes for part in found.values()]).sum(0),
+        norm=problem.norm,
+        certifies=certifies,
+        left_out=left_out,
+    )
+
+
+def _check_samples(model: Classifier, x: Tensor, y: Tensor) -> None:
+    shape = tuple(model.input_shape)
+    if tuple(x.shape[1:]) != shape or not x.is_floating_point():
+        raise OptionError("x", expected=f"floating-point samples (batch, {', '.join(map(str, shape))})", got=tuple(x.shape))
+    if not bool(x.isfinite().all()):
+        raise OptionError("x", expected="finite values", got="NaN or infinity")
+    if tuple(y.shape) != (len(x),) or y.is_floating_point() or not bool(((y >= 0) & (y < model.classes)).all()):
+        raise OptionError("y", expected=f"{len(x)} labels from 0 to {model.classes - 1}", got=tuple(y.shape))
