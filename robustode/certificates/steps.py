@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -45,7 +45,7 @@ def step_constants(flow: Flow, norm: str, state: tuple[int, ...] | None = None) 
     return torch.stack([known[tuple(positions)] for positions in flow.positions])
 
 
-def step_constant(flow: Flow, n: int, norm: str, slopes: SlopesOf, scales: list[Tensor] | None = None) -> Tensor:
+def step_constant(flow: Flow, n: int, norm: str, slopes: SlopesOf, scales: Sequence[Tensor | None] | None = None) -> Tensor:
     """Return a Lipschitz constant of step n where the slopes of its stages lie in boxes, (...).
 
     With J_i = diag(s_i) K_i, and weights b_i ≥ 0 that sum to 1, a difference d before the step is afterwards
@@ -76,6 +76,31 @@ def step_constant(flow: Flow, n: int, norm: str, slopes: SlopesOf, scales: list[
     return total * (1 + 2.0**-48)
 
 
+def moved_step(flow: Flow, n: int, size: Tensor, slopes: SlopesOf) -> Tensor:
+    """Return how far step n takes states apart, componentwise and at least, (..., *state), as in `step_constant`.
+
+    It is the best L∞ norm with weights that change from step to step: |d⁺| ≤ sup |I + h J| |d|.
+
+    Args:
+        flow: in float64.
+        n: number of the step.
+        size: |d| before the step, (..., *state).
+        slopes: called with a stage's number and |d_i|, (..., *state).
+    """
+    h, values, total = flow.step, [], torch.zeros_like(size)
+    for i in range(flow.tableau.stages):
+        part = linear(flow, n, i)
+        inner = sum((h * abs(a) * k for a, k in zip(flow.tableau.a[i], values, strict=True) if a), torch.zeros_like(size))
+        low, high = slopes(i, size + inner)
+        most = torch.maximum(low.abs(), high.abs()) * (1 + part.slack)
+        values.append(most * (part.rows(size + inner) + part.diagonal.abs() * (size + inner)))
+        if b := flow.tableau.b[i]:
+            total = total + b * moved(part, size, low, high, h)
+            if i:
+                total = total + h * b * most * (part.rows(inner) + part.diagonal.abs() * inner)
+    return total * (1 + 2.0**-48)
+
+
 def slope_norm(part: Linear, low: Tensor, high: Tensor, norm: str) -> Tensor:
     """Return sup ‖diag(s) K‖ over low ≤ s ≤ high, (...): the largest slopes attain it."""
     most = torch.maximum(low.abs(), high.abs())
@@ -102,7 +127,8 @@ def euler_norm(part: Linear, low: Tensor, high: Tensor, h: float, norm: str, sca
         low, high: (..., *state), the ranges of the slopes.
         h: factor of K.
         norm: "l1", "l2" or "linf".
-        scales: Λ, (n,); None optimises it where there is one box.
+        scales: Λ, (n,) or (..., n), and no other bound is tried but √(L1 · L∞); None optimises it where there is one
+            box.
     """
     if check_norm(norm) == "linf":
         return euler_rows(part, low, high, h)
@@ -143,6 +169,8 @@ def euclidean_euler_norm(weight: Tensor, low: Tensor, high: Tensor, h: float, sc
         lam = torch.linalg.vector_norm(weight, dim=-1).clamp(min=1e-300) if scales is None else scales
         young = largest(euler_form(centre, radius, h, lam), weight)
     root = young.clamp(min=0).sqrt() * (1 + 2.0**-50)
+    if scales is not None:
+        return root
     return torch.minimum(root, spectral_norm(moving) + h * spectral_norm(radius[..., None] * weight))
 
 
