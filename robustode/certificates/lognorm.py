@@ -11,7 +11,9 @@ from robustode.certificates.spectral import Form, largest, spectral_norm
 from robustode.sensitivity.norms import check_norm
 
 
-def log_norm(part: Linear, low: Tensor, high: Tensor, norm: str, scales: Tensor | None = None) -> Tensor:
+def log_norm(
+    part: Linear, low: Tensor, high: Tensor, norm: str, scales: Tensor | None = None, *, eigen: bool = True
+) -> Tensor:
     """Return an upper bound of μ(diag(s) K) over all s with low ≤ s ≤ high, for every box of slopes.
 
     L∞ and L1 are exact up to rounding: the bound of a row or column is convex in each slope, so an end of its range
@@ -25,7 +27,8 @@ def log_norm(part: Linear, low: Tensor, high: Tensor, norm: str, scales: Tensor 
         part: K.
         low, high: (..., *state), the ranges of the slopes.
         norm: "l1", "l2" or "linf".
-        scales: Λ for L2, (n,); None optimises them where there is one box.
+        scales: Λ for L2, (n,), and the centre-radius bound is not tried; None optimises them where there is one box.
+        eigen: whether eigenproblems are solved; without, L2 is (μ₁ + μ_∞)/2.
 
     Returns:
         (...), in units of K.
@@ -40,7 +43,7 @@ def log_norm(part: Linear, low: Tensor, high: Tensor, norm: str, scales: Tensor 
     if norm == "l1":
         return columns_log_norm(part, low, high)
     bound = (rows_log_norm(part, low, high) + columns_log_norm(part, low, high)) / 2
-    return torch.minimum(bound, euclidean_log_norm(part.weight, low, high, scales)) if part.dense else bound
+    return torch.minimum(bound, euclidean_log_norm(part.weight, low, high, scales)) if part.dense and eigen else bound
 
 
 def rows_log_norm(part: Linear, low: Tensor, high: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -97,6 +100,8 @@ def euclidean_log_norm(weight: Tensor, low: Tensor, high: Tensor, scales: Tensor
     else:
         lam = torch.linalg.vector_norm(weight, dim=-1).clamp(min=1e-300) if scales is None else scales
         young = largest(_young(centre, radius, lam), weight)
+    if scales is not None:
+        return young / 2
     zero = torch.zeros_like(centre)
     parted = largest(Form(own=zero, cross=centre, square=zero), weight) / 2
     return torch.minimum(young / 2, parted + spectral_norm(radius[..., None] * weight))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from robustode.certificates import flow_bounds, tube
 from robustode.certificates.bound import Bound
 
-_ALL: tuple[Bound, ...] = ()
+_ALL: tuple[Bound, ...] = (*tube.BOUNDS, *flow_bounds.BOUNDS)
 BOUNDS: dict[str, Bound] = {bound.name: bound for bound in _ALL}

@@ -19,7 +19,7 @@ MARGIN = 1.01  # for terms of second order in u
 
 
 def rounding_slack(problem: Problem, reach: Tensor) -> Tensor:
-    """Return a bound of |(z_y − z_k)_deployed − (z_y − z_k)_exact| for all k, at all inputs of a ball, (batch,) float64.
+    """Return a bound of |(z_y − z_k)_deployed − (z_y − z_k)_exact| for all k and inputs of a ball, (batch,) float64.
 
     It holds for |x_n| ≤ reach at every depth, and covers the rounding of the float64 copy that the margins are taken
     of. The errors of the steps are carried on by Lipschitz constants of the steps for all slopes, which is coarse for
@@ -109,7 +109,7 @@ def stage_errors(
 
 
 def pre_size(flow: Flow, part: Linear, n: int, i: int, size: Tensor) -> Tensor:
-    """Return Σ_j |K_ij| v_j + |b_i| of stage i of step n for v ≥ 0, at least, with the knots' own sizes for the weights.
+    """Return Σ_j |K_ij| v_j + |b_i| of stage i of step n for v ≥ 0, at least, with the sizes of the knots as weights.
 
     The interpolation of two knots may cancel, and its rounding error goes with their sizes.
     """

@@ -45,7 +45,15 @@ def step_constants(flow: Flow, norm: str, state: tuple[int, ...] | None = None) 
     return torch.stack([known[tuple(positions)] for positions in flow.positions])
 
 
-def step_constant(flow: Flow, n: int, norm: str, slopes: SlopesOf, scales: Sequence[Tensor | None] | None = None) -> Tensor:
+def step_constant(
+    flow: Flow,
+    n: int,
+    norm: str,
+    slopes: SlopesOf,
+    scales: Sequence[Tensor | None] | None = None,
+    *,
+    eigen: bool = True,
+) -> Tensor:
     """Return a Lipschitz constant of step n where the slopes of its stages lie in boxes, (...).
 
     With J_i = diag(s_i) K_i, and weights b_i ≥ 0 that sum to 1, a difference d before the step is afterwards
@@ -61,6 +69,7 @@ def step_constant(flow: Flow, n: int, norm: str, slopes: SlopesOf, scales: Seque
         norm: "l1", "l2" or "linf".
         slopes: called with a stage's number and ‖d_i‖ / ‖d‖; returns the ranges of its slopes, (..., *state).
         scales: Λ of every stage for L2, see `euler_norm`.
+        eigen: whether eigenproblems are solved; without, L2 is √(L1 · L∞).
     """
     h, sizes, growths = flow.step, [], []
     total = torch.zeros((), dtype=torch.float64, device=flow.weight.device)
@@ -69,9 +78,9 @@ def step_constant(flow: Flow, n: int, norm: str, slopes: SlopesOf, scales: Seque
         inner = sum((abs(a) * k * g for a, k, g in zip(flow.tableau.a[i], sizes, growths, strict=True) if a), 0 * total)
         growths.append(1 + h * inner)
         low, high = slopes(i, growths[i])
-        sizes.append(slope_norm(part, low, high, norm))
+        sizes.append(slope_norm(part, low, high, norm, eigen=eigen) if flow.tableau.stages > 1 else total)
         if b := flow.tableau.b[i]:
-            own = euler_norm(part, low, high, h, norm, None if scales is None else scales[i])
+            own = euler_norm(part, low, high, h, norm, None if scales is None else scales[i], eigen=eigen)
             total = total + b * (own + h * h * sizes[i] * inner)
     return total * (1 + 2.0**-48)
 
@@ -90,7 +99,9 @@ def moved_step(flow: Flow, n: int, size: Tensor, slopes: SlopesOf) -> Tensor:
     h, values, total = flow.step, [], torch.zeros_like(size)
     for i in range(flow.tableau.stages):
         part = linear(flow, n, i)
-        inner = sum((h * abs(a) * k for a, k in zip(flow.tableau.a[i], values, strict=True) if a), torch.zeros_like(size))
+        inner = torch.zeros_like(size)
+        for a, value in zip(flow.tableau.a[i], values, strict=True):
+            inner = inner + h * abs(a) * value
         low, high = slopes(i, size + inner)
         most = torch.maximum(low.abs(), high.abs()) * (1 + part.slack)
         values.append(most * (part.rows(size + inner) + part.diagonal.abs() * (size + inner)))
@@ -101,7 +112,7 @@ def moved_step(flow: Flow, n: int, size: Tensor, slopes: SlopesOf) -> Tensor:
     return total * (1 + 2.0**-48)
 
 
-def slope_norm(part: Linear, low: Tensor, high: Tensor, norm: str) -> Tensor:
+def slope_norm(part: Linear, low: Tensor, high: Tensor, norm: str, *, eigen: bool = True) -> Tensor:
     """Return sup ‖diag(s) K‖ over low ≤ s ≤ high, (...): the largest slopes attain it."""
     most = torch.maximum(low.abs(), high.abs())
     rows = (part.rows(torch.ones_like(most)) + part.diagonal.abs()) * most
@@ -112,10 +123,16 @@ def slope_norm(part: Linear, low: Tensor, high: Tensor, norm: str) -> Tensor:
     if norm == "l1":
         return columns
     both = (rows * columns).sqrt() * (1 + 2.0**-50)
-    return torch.minimum(both, spectral_norm(most[..., None] * part.weight)) if part.dense else both
+    if not part.dense or not eigen:
+        return both
+    zero = torch.zeros_like(most)
+    square = largest(Form(own=zero, cross=zero, square=most.square()), part.weight)
+    return torch.minimum(both, square.clamp(min=0).sqrt() * (1 + 2.0**-50))
 
 
-def euler_norm(part: Linear, low: Tensor, high: Tensor, h: float, norm: str, scales: Tensor | None = None) -> Tensor:
+def euler_norm(
+    part: Linear, low: Tensor, high: Tensor, h: float, norm: str, scales: Tensor | None = None, *, eigen: bool = True
+) -> Tensor:
     """Return an upper bound of ‖I + h diag(s) K‖ over all s with low ≤ s ≤ high, (...).
 
     L∞ and L1 are exact up to rounding. For L2, ‖(I + h diag(s) K) x‖² ≤ Σ_i (1 + h r_i λ_i) (x_i + h c_i (K x)_i)² +
@@ -129,13 +146,16 @@ def euler_norm(part: Linear, low: Tensor, high: Tensor, h: float, norm: str, sca
         norm: "l1", "l2" or "linf".
         scales: Λ, (n,) or (..., n), and no other bound is tried but √(L1 · L∞); None optimises it where there is one
             box.
+        eigen: whether eigenproblems are solved; without, L2 is √(L1 · L∞).
     """
     if check_norm(norm) == "linf":
         return euler_rows(part, low, high, h)
     if norm == "l1":
         return euler_columns(part, low, high, h)
     both = (euler_rows(part, low, high, h) * euler_columns(part, low, high, h)).sqrt() * (1 + 2.0**-50)
-    return torch.minimum(both, euclidean_euler_norm(part.weight, low, high, h, scales)) if part.dense else both
+    if not part.dense or not eigen:
+        return both
+    return torch.minimum(both, euclidean_euler_norm(part.weight, low, high, h, scales))
 
 
 def euler_rows(part: Linear, low: Tensor, high: Tensor, h: float) -> Tensor:

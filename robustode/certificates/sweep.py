@@ -1,4 +1,4 @@
-"""A tube around the deployed trajectory of a sample: how far those of a whole ball of inputs can be from it, by depth."""
+"""A tube around the trajectory of a sample: how far those of a whole ball of inputs can be from it, by depth."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from robustode.certificates.steps import Slopes, all_slopes, moved_step, step_co
 from robustode.solvers.flow import Flow
 
 HUGE = 1e150  # a tube as wide as this certifies nothing; kept finite, so that no NaN arises
-Scales = Sequence[Sequence[Tensor | None]]
+Scales = Sequence[Sequence[Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,6 +31,10 @@ class Drift:
 
     rate: Tensor
     rounding: Tensor
+
+    def certified(self, margins: Tensor) -> Tensor:
+        """Return the largest radii, up to ε, for which margins (batch, classes) stay positive, 0 without one."""
+        return (margins - self.rounding).clamp(min=0) / self.rate.clamp(min=1e-300)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,12 +86,13 @@ def norm_drift(
     gauge: Gauge,
     eps: Tensor,
     constants: Tensor,
+    local: bool = False,
     scales: Scales | None = None,
 ) -> Drift:
     """Return how far the margins can move in balls of radii `eps`, by a tube in a norm.
 
-    The tube has radius ρ_0 = start · ε; ρ_{n+1} = L_n ρ_n + rounding, where L_n is `constants[n]`, or with `scales` the
-    Lipschitz constant of step n for slopes within ‖K_i‖* ρ_n of the nominal pre-activations where that is less.
+    The tube has radius ρ_0 = start · ε; ρ_{n+1} = L_n ρ_n + rounding, where L_n is `constants[n]`, or the Lipschitz
+    constant of step n for slopes within ‖K_i‖* ρ_n of the nominal pre-activations where that is less.
 
     Args:
         problem: names the arithmetic.
@@ -96,21 +101,25 @@ def norm_drift(
         gauge: the norm.
         eps: (batch,).
         constants: (steps,), for all slopes.
-        scales: of every step and stage Λ for L2, None for other norms.
+        local: whether slopes are those within the tube; else all.
+        scales: Λ of every step and stage for L2; without, no eigenproblems are solved for the samples.
     """
-    rate, beside = torch.full_like(eps, gauge.start), _beside(path.final)
+    rate, axes = torch.full_like(eps, gauge.start), beside(path.final)
     radius = rate * eps
-    error = _norm(input_error(problem, path.steps[0].state.abs() + radius[beside]), gauge.norm)
+    error = length(input_error(problem, path.steps[0].state.abs() + radius[axes]), gauge.norm)
     for n, step in enumerate(path.steps):
         radius = (rate * eps + error).clamp(max=HUGE)
         constant = constants[n]
-        if scales is not None:
+        if local:
             slopes = partial(_within, flow, n, step, radius, gauge.norm)
-            constant = torch.minimum(constant, step_constant(flow, n, gauge.norm, slopes, scales[n]))
-        fresh = _norm(step_error(problem, flow, n, step.state.abs() + radius[beside]), gauge.norm)
+            own = step_constant(
+                flow, n, gauge.norm, slopes, None if scales is None else scales[n], eigen=scales is not None
+            )
+            constant = torch.minimum(constant, own)
+        fresh = length(step_error(problem, flow, n, step.state.abs() + radius[axes]), gauge.norm)
         rate, error = (constant * rate).clamp(max=HUGE), (constant * error + fresh).clamp(max=HUGE)
     widths = margin_widths(problem, gauge.norm)
-    reading = readout_error(problem, path.final.abs() + (rate * eps + error)[beside])
+    reading = readout_error(problem, path.final.abs() + (rate * eps + error)[axes])
     return Drift(rate=widths * rate[:, None], rounding=widths * error[:, None] + reading[:, None])
 
 
@@ -124,13 +133,14 @@ def component_drift(problem: Problem, flow: Flow, path: Path, eps: Tensor, local
         problem, flow, path, eps: as for `norm_drift`.
         local: whether slopes are those within the tube; else all.
     """
-    model, beside = network(problem), _beside(path.final)
+    model, axes = network(problem), beside(path.final)
     rate = torch.full_like(path.final, abs(model.encoding_scale) * (1 + 2.0**-50))
     if problem.x[0].numel() < path.final[0].numel():  # a lift that leaves components at zero
         rate = model.lift(torch.ones_like(problem.x)) * rate
-    error = input_error(problem, path.steps[0].state.abs() + rate * eps[beside])
+    error = input_error(problem, path.steps[0].state.abs() + rate * eps[axes])
+    every = all_slopes(flow, tuple(path.final.shape[1:]))
     for n, step in enumerate(path.steps):
-        radius = (rate * eps[beside] + error).clamp(max=HUGE)
+        radius = (rate * eps[axes] + error).clamp(max=HUGE)
         boxes: list[Slopes] = []
 
         def slopes(i: int, size: Tensor, n: int = n, step: Step = step, boxes: list[Slopes] = boxes) -> Slopes:
@@ -142,11 +152,13 @@ def component_drift(problem: Problem, flow: Flow, path: Path, eps: Tensor, local
         if local:
             moved_step(flow, n, radius, slopes)
         else:
-            boxes += [all_slopes(flow, tuple(path.final.shape[1:]))] * flow.tableau.stages
+            boxes += [every] * flow.tableau.stages
         fresh = step_error(problem, flow, n, step.state.abs() + radius)
-        rate, error = (moved_step(flow, n, v, lambda i, size, boxes=boxes: boxes[i]).clamp(max=HUGE) for v in (rate, error))
+        rate, error = (
+            moved_step(flow, n, v, lambda i, size, boxes=boxes: boxes[i]).clamp(max=HUGE) for v in (rate, error)
+        )
         error = error + fresh
-    reading = readout_error(problem, path.final.abs() + rate * eps[beside] + error)
+    reading = readout_error(problem, path.final.abs() + rate * eps[axes] + error)
     return Drift(rate=_pairs(problem, rate), rounding=_pairs(problem, error) + reading[:, None])
 
 
@@ -159,16 +171,17 @@ def _pairs(problem: Problem, size: Tensor) -> Tensor:
 
 def _within(flow: Flow, n: int, step: Step, radius: Tensor, norm: str, i: int, growth: Tensor) -> Slopes:
     """Return the ranges of the slopes of stage i where its input is within growth · radius of the nominal one."""
-    reach = (growth * radius)[_beside(step.state)]
+    reach = (growth * radius)[beside(step.state)]
     half = linear(flow, n, i).row_norms(norm) * reach * (1 + 2.0**-40) + step.off[i]
     return slope_range(flow.activation.name, step.pre[i] - half, step.pre[i] + half)
 
 
-def _norm(error: Tensor, norm: str) -> Tensor:
+def length(error: Tensor, norm: str) -> Tensor:
+    """Return an upper bound of the norms of states, (batch,)."""
     order = {"l1": 1, "l2": 2, "linf": torch.inf}[norm]
     return torch.linalg.vector_norm(error.flatten(1), ord=order, dim=1) * (1 + 2.0**-40)
 
 
-def _beside(state: Tensor) -> tuple:
+def beside(state: Tensor) -> tuple:
     """Return the index that gives (batch,) the axes of states."""
     return (slice(None), *(None,) * (state.dim() - 1))

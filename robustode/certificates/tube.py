@@ -1,8 +1,8 @@
-"""Bounds by Lipschitz constants of the deployed discrete map: for all slopes, or for those within the tube of a ball."""
+"""Bounds by Lipschitz constants of the discrete map: for all slopes, or for those within the tube of a ball."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
@@ -16,7 +16,7 @@ from robustode.certificates.network import network, refuses_discrete, state_shap
 from robustode.certificates.problem import Problem
 from robustode.certificates.search import largest_radii
 from robustode.certificates.steps import step_constants
-from robustode.certificates.sweep import Drift, component_drift, nominal, norm_drift
+from robustode.certificates.sweep import Drift, Path, component_drift, nominal, norm_drift
 from robustode.sensitivity.norms import NORMS
 from robustode.solvers.flow import Flow
 
@@ -26,7 +26,7 @@ CHUNK_BYTES = 2**28
 EIGEN_FEATURES = 256  # more components: no eigenproblems per sample
 EXPANSION = 3  # cost of a step with one, in passes of a step and a component
 
-DriftAt = Callable[[Tensor], Drift]
+DriftAt = Callable[..., Drift]  # of eps=, (batch,)
 
 
 def lipschitz_radii(problem: Problem) -> ClassRadii:
@@ -66,27 +66,28 @@ def _radii(problem: Problem, flow: Flow, local: bool) -> ClassRadii:
     margins = (logits.gather(1, problem.y[:, None]) - logits).scatter(1, problem.y[:, None], torch.inf)
     radius, passes = torch.zeros_like(margins), torch.full_like(margins[:, 0], 5.0)
     for gauge in gauges(problem):
-        bound = constants(problem, flow, gauge.norm)
-        for at, rounds, cost in _drifts(problem, flow, path, gauge, bound, local):
+        for at, rounds, cost in _tubes(problem, flow, path, gauge, local):
             found, tried = _search(at, margins, rounds)
             radius, passes = torch.maximum(radius, found), passes + tried * cost
     return ClassRadii(radius=radius, passes=passes)
 
 
-def _drifts(problem: Problem, flow: Flow, path, gauge: Gauge, bound: Tensor, local: bool):
-    """Yield the tubes of one norm: (drift at given radii, radii to try, cost of one in passes)."""
+def _tubes(problem: Problem, flow: Flow, path: Path, gauge: Gauge, local: bool) -> Iterator[tuple[DriftAt, int, float]]:
+    """Yield the tubes of one norm: the drift for given radii, balls to try (0: one settles all), passes of each."""
     if gauge.norm == "linf":
-        yield lambda eps: component_drift(problem, flow, path, eps, False), 0, 8.0
+        yield partial(component_drift, problem, flow, path, local=False), 0, 8.0
         if local:
-            yield lambda eps: component_drift(problem, flow, path, eps, True), CHEAP_ROUNDS, 8.0
+            yield partial(component_drift, problem, flow, path, local=True), CHEAP_ROUNDS, 16.0
         return
-    yield lambda eps: norm_drift(problem, flow, path, gauge, eps, bound), 0, 5.0
-    if local:
-        dense = flow.operator.dims == 1 and path.final[0].numel() <= EIGEN_FEATURES
-        heavy = gauge.norm == "l2" and dense
-        scales = [[None] * flow.tableau.stages] * flow.steps if not heavy else _scales(flow)
-        cost = EXPANSION * path.final[0].numel() if heavy else 6.0
-        yield lambda eps: norm_drift(problem, flow, path, gauge, eps, bound, scales), ROUNDS if heavy else CHEAP_ROUNDS, cost
+    carry = partial(norm_drift, problem, flow, path, gauge, constants=constants(problem, flow, gauge.norm))
+    yield carry, 0, 5.0
+    if not local:
+        return
+    features = path.final[0].numel()
+    if gauge.norm == "l2" and flow.operator.dims == 1 and features <= EIGEN_FEATURES:
+        yield partial(carry, local=True, scales=_scales(flow)), ROUNDS, EXPANSION * features
+    else:
+        yield partial(carry, local=True), CHEAP_ROUNDS, 9.0
 
 
 def _search(at: DriftAt, margins: Tensor, rounds: int) -> tuple[Tensor, int]:
@@ -96,8 +97,7 @@ def _search(at: DriftAt, margins: Tensor, rounds: int) -> tuple[Tensor, int]:
     """
 
     def certified(eps: Tensor) -> Tensor:
-        drift = at(eps)
-        return (margins - drift.rounding).clamp(min=0) / drift.rate.clamp(min=1e-300)
+        return at(eps=eps).certified(margins)
 
     batch = torch.zeros_like(margins[:, 0])
     if rounds:
@@ -107,7 +107,7 @@ def _search(at: DriftAt, margins: Tensor, rounds: int) -> tuple[Tensor, int]:
     return torch.minimum(eps[:, None], certified(eps)), 2
 
 
-def _scales(flow: Flow) -> list[list[Tensor | None]]:
+def _scales(flow: Flow) -> list[list[Tensor]]:
     """Return the norms of the rows of every step's K: with slopes of one sample they do as well as optimised ones."""
     stages = range(flow.tableau.stages)
     return [
