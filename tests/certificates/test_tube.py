@@ -32,7 +32,9 @@ def multiple(factors, method="euler", **config):
     config = {"input_shape": (1, 2, 3), "classes": 3, "steps": 6, "knots": len(factors), "horizon": 1.5} | config
     model = random_snode(activation="identity", method=method, **config)
     with torch.no_grad():
-        model.weight.copy_(torch.tensor(factors, dtype=torch.float64)[:, None, None] * torch.eye(6, dtype=torch.float64))
+        model.weight.copy_(
+            torch.tensor(factors, dtype=torch.float64)[:, None, None] * torch.eye(6, dtype=torch.float64)
+        )
     return model
 
 
@@ -127,7 +129,9 @@ def test_a_sample_is_certified_alone_as_in_its_batch():
         for radii in (lipschitz_radii, tube_radii):
             with torch.no_grad():
                 together = radii(make_problem(model, x, y, norm)).radius
-                alone = torch.cat([radii(make_problem(model, x[k : k + 1], y[k : k + 1], norm)).radius for k in range(5)])
+                alone = torch.cat(
+                    [radii(make_problem(model, x[k : k + 1], y[k : k + 1], norm)).radius for k in range(5)]
+                )
             assert torch.allclose(together, alone, rtol=1e-6, atol=0)
 
 
