@@ -16,10 +16,11 @@ from robustode.models.snode import SNODE
 from robustode.solvers.tape import Tape
 from robustode.training.adversarial import Adversary, check_adversary
 from robustode.training.average import Average
-from robustode.training.checks import check_names, check_number
+from robustode.training.checks import check_depth, check_names, check_number
 from robustode.training.cost import Cost, Terms, terms
 from robustode.training.directions import Previous, direction, gamma
-from robustode.training.measure import correct_count, rest_point
+from robustode.training.log_norm import LogNorms
+from robustode.training.measure import correct_count, log_norm_of, rest_point
 from robustode.training.metric import Metric
 from robustode.training.schedule import schedule
 from robustode.training.sobolev import Sobolev
@@ -95,16 +96,20 @@ class NCGConfig:
         if model.solver is not None:
             fix = "Train on a fixed grid (method euler, midpoint or rk4), then: robustode deploy."
             raise TrainingError("NCG", expected="a fixed-step method", got=f"{model.solver}", fix=fix)
+        check_depth(model, self.cost)
         return NCG(model, self, batches)
 
 
 @dataclass(frozen=True)
 class Point:
-    """The direct problem solved for one mini-batch with one set of weights: x(T) as read, the stored pass, the cost."""
+    """The direct problem solved for one mini-batch with one set of weights: x(T) as read, the stored pass, the cost,
+    and the log norms where it has a term in them.
+    """
 
     state: Tensor
     tape: Tape
     terms: Terms
+    log_norms: LogNorms | None
 
 
 class NCG:
@@ -123,6 +128,7 @@ class NCG:
         sobolev = Sobolev(len(model.bias), model.horizon, config.length, like=model.weight.detach())
         self._metric = Metric(sobolev, model.bias.shape[1], config.whitening)
         self._rest = rest_point(model)
+        self._log_norm = log_norm_of(model, config.cost)
         self._average = Average(model, config.averaging * max(1, batches // config.epochs))
         self._done = 0  # mini-batches
 
@@ -161,13 +167,17 @@ class NCG:
 
     def state(self) -> dict[str, Any]:
         """Return what `restore` needs beside the model's weights to go on to the bit."""
-        return {"average": self._average.state(), "done": self._done, "moment": self._metric.moment}
+        last = None if self._log_norm is None else self._log_norm.last
+        own = {"done": self._done, "moment": self._metric.moment, "log_norm": last}
+        return {"average": self._average.state(), **own}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state`."""
         self._average.restore(state["average"])
         self._done = state["done"]
         self._metric.restore(state["moment"])
+        if self._log_norm is not None:
+            self._log_norm.last = state["log_norm"]
 
     def export(self) -> dict[str, Tensor]:
         """Return a copy of the state dict to keep: the weights averaged over all complete mini-batches."""
@@ -191,7 +201,10 @@ class NCG:
         final, tape = model.flow.record(x0, inputs=True)
         state = model.read(final)
         terminal = self._cost.terminal(state, y, classes=model.classes, rest=self._rest)
-        return Point(state, tape, terms(terminal, self._cost.path(model.weight, model.bias, horizon=model.horizon)))
+        norms = None if self._log_norm is None else self._log_norm(model.weight)
+        values = None if norms is None else norms.values
+        path = self._cost.path(model.weight, model.bias, horizon=model.horizon, log_norms=values)
+        return Point(state, tape, terms(terminal, path), norms)
 
     @torch.no_grad()
     def gradient(self, point: Point, y: Tensor) -> Tensor:
@@ -199,6 +212,10 @@ class NCG:
         model = self._model
         final = self._cost.terminal_gradient(point.state, y, classes=model.classes, rest=self._rest)
         gradient = self._cost.path_gradient(self.path(), horizon=model.horizon)
+        if point.log_norms is not None and self._log_norm is not None:
+            slope = self._cost.log_norm_slope(point.log_norms.values, horizon=model.horizon)
+            own = self._log_norm.gradient(model.weight, point.log_norms.vectors)
+            self._split(gradient)[0].add_(slope[:, None, None] * own)
         model.flow.adjoint(point.tape, model.read_transposed(final), self._split(gradient))
         return gradient
 
@@ -209,9 +226,17 @@ class NCG:
         start = model.read_transposed(torch.zeros_like(point.state))
         tangent = model.read(model.flow.tangent(point.tape, start, *self._split(d)))
         products = (spacing * float((self.path() * d).sum()), spacing * float(d.square().sum()))
-        return LinearisedCost(
-            self._cost, point.state, tangent, y, classes=model.classes, rest=self._rest, path=products
-        )
+        own = {"path": products, "log_norms": self._log_norm_products(point, d)}
+        return LinearisedCost(self._cost, point.state, tangent, y, classes=model.classes, rest=self._rest, **own)
+
+    def _log_norm_products(self, point: Point, d: Tensor) -> tuple[float, float]:
+        """Return (T/knots) (Σ μ μ', Σ μ'²) over the knots with μ > 0, μ' the derivative of μ along d."""
+        if point.log_norms is None or self._log_norm is None:
+            return 0.0, 0.0
+        gradient = self._log_norm.gradient(self._model.weight, point.log_norms.vectors)
+        slopes = (gradient * self._split(d)[0]).sum((1, 2)) * (point.log_norms.values > 0)
+        spacing = self._model.horizon / len(d)
+        return spacing * float((point.log_norms.values * slopes).sum()), spacing * float(slopes.square().sum())
 
     def _search(self, point: Point, d: Tensor, x0: Tensor, y: Tensor) -> Point | None:
         """Move along d and return the point reached; None, and the weights unmoved, if d does not descend."""
