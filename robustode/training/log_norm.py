@@ -9,11 +9,13 @@ from torch import Tensor
 
 from robustode.certificates.slopes import slope_range
 
-DIRECTIONS = 4  # of the Krylov space of a cycle
-ROUNDS = 15  # of the power iteration inside it
-CYCLES = 100
-TOLERANCE = {torch.float64: 1e-9}  # residual ‖A v − (vᵀA v) v‖, relative to r ‖W v‖ + |c vᵀW v|
-COARSE = 1e-3  # of other dtypes
+DIRECTIONS = 6  # of the Krylov space of a cycle
+CYCLES = 30
+HALVINGS = {torch.float64: 40}  # of the bracket of λ, in its logarithm
+COARSE_HALVINGS = 8
+SMALLEST = 1e-3  # λ relative to ‖G‖^½
+TOLERANCE = {torch.float64: 1e-13}  # gain of a cycle in μ, relative, at which it ends
+COARSE = 1e-4  # of other dtypes
 TINY = 1e-30
 
 
@@ -65,43 +67,63 @@ class DepthLogNorm:
 
     @torch.no_grad()
     def _leading(self, weight: Tensor) -> Tensor:
+        if not bool(torch.isfinite(weight).all()):
+            return torch.full_like(weight[..., 0], torch.nan)
         start = weight.new_tensor(range(1, weight.shape[-1] + 1)).sin().expand(weight.shape[:2])
         v = _unit((start if self.last is None else self.last)[..., None])
-        tolerance = TOLERANCE.get(weight.dtype, COARSE)
         for _ in range(CYCLES):
-            basis, images, residual = self._space(weight, v)
-            if not bool((residual > tolerance).any()):  # met, or not a number
+            basis, images = self._space(weight, v)
+            cross, square = basis.mT @ images, images.mT @ images
+            y = self._best(cross, square)
+            v = _unit(basis @ y)
+            before, after = self._value(cross[..., :1, :1], square[..., :1, :1]), self._value(y.mT @ cross @ y, y.mT @ square @ y)
+            if not bool((after - before > TOLERANCE.get(weight.dtype, COARSE) * after.abs()).any()):
                 break
-            v = _unit(basis @ self._best(basis.mT @ images, images.mT @ images))
         return v[..., 0]
 
-    def _space(self, weight: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return an orthonormal basis of the Krylov space of A at v, (knots, n, k), its images under W, and v's residual."""
-        basis, images, residual = v, v[..., :0], v.new_zeros(len(v))
+    def _value(self, cross: Tensor, square: Tensor) -> Tensor:
+        return self._centre * cross + self._radius * square.clamp(min=0).sqrt()
+
+    def _space(self, weight: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Return an orthonormal basis Q of the Krylov space of A at v, (knots, n, k), and W Q."""
+        basis, images = v, v[..., :0]
         scale = torch.linalg.vector_norm(weight @ v, dim=1, keepdim=True).clamp(min=TINY)
-        for k in range(min(DIRECTIONS, weight.shape[-1])):
+        for _ in range(min(DIRECTIONS, weight.shape[-1])):
             q = basis[..., -1:]
             u = weight @ q
             images = torch.cat([images, u], dim=2)
             w = (self._centre * u + weight.mT @ (self._centre * q + self._radius / scale * u)) / 2
             for _ in range(2):
                 w = w - basis @ (basis.mT @ w)
-            if k == 0:
-                size = self._radius * scale + (self._centre * (q * u).sum(1, keepdim=True)).abs()
-                residual = (torch.linalg.vector_norm(w, dim=1) / size[:, 0].clamp(min=TINY))[:, 0]
             basis = torch.cat([basis, _unit(w)], dim=2)
-        return basis[..., :-1], images, residual
+        return basis[..., :-1], images
 
     def _best(self, cross: Tensor, square: Tensor) -> Tensor:
-        """Return y, (knots, k, 1), that maximises c yᵀB y + r √(yᵀG y) ‖y‖ for B = QᵀW Q and G = (W Q)ᵀ(W Q)."""
+        """Return the unit y, (knots, k, 1), that maximises c yᵀB y + r √(yᵀG y), B = QᵀW Q, G = (W Q)ᵀ(W Q).
+
+        λ is bisected: it is too small where the leading y of A has √(yᵀG y) > λ.
+        """
         symmetric = self._centre * (cross + cross.mT) / 2
-        y = torch.zeros_like(cross[..., :1])
-        y[:, 0] = 1
-        for _ in range(ROUNDS):
-            z = square @ y
-            scale = (y * z).sum(1, keepdim=True).clamp(min=TINY).sqrt()
-            y = _unit(symmetric @ y + self._radius / 2 * (z / scale + scale * y))
-        return y
+        high = torch.linalg.matrix_norm(square, keepdim=True).clamp(min=TINY).sqrt()
+        low, sides = SMALLEST * high, []
+        for _ in range(HALVINGS.get(cross.dtype, COARSE_HALVINGS)):
+            scale = (low * high).sqrt()
+            y = torch.linalg.eigh(symmetric + self._radius / 2 / scale * square)[1][..., -1:]
+            more = y.mT @ square @ y > scale.square()
+            low, high = torch.where(more, scale, low), torch.where(more, high, scale)
+            sides = [torch.where(more, y, sides[0]), torch.where(more, sides[1], y)] if sides else [y, y]
+        return _between(*sides, square, low)
+
+
+def _between(below: Tensor, above: Tensor, square: Tensor, scale: Tensor) -> Tensor:
+    """Return the unit y on the way from one vector to the other with √(yᵀG y) = λ: where eigenvalues of A cross at the
+    best λ, neither of the leading vectors on its two sides is the maximiser, but this is.
+    """
+    change = torch.where(below.mT @ above < 0, -above, above) - below
+    image, turned = (square @ v - scale.square() * v for v in (below, change))
+    start, slope, bend = below.mT @ image, below.mT @ turned, change.mT @ turned
+    root = (slope.square() - start * bend).clamp(min=0).sqrt()
+    return _unit(below + change * (start / (root - slope).clamp(min=TINY)).clamp(0, 1))
 
 
 def _unit(vectors: Tensor) -> Tensor:
