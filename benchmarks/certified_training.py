@@ -1,7 +1,7 @@
 """What certified training costs: clean accuracy against certified radius, for several factors μ₅ of the log norm.
 
-Trains the plain recipe and the recipe `certified` with each μ₅, certifies and attacks the same test samples of each in L2,
-and writes OUT/training.csv, OUT/training_table.md and OUT/training.svg. Each network and its radii are files under
+Trains the plain recipe and the recipe `certified` with each μ₅, certifies and attacks the same test samples of each in
+L2, and writes OUT/training.csv, OUT/training_table.md and OUT/training.svg. Each network and its radii are files under
 OUT/runs: the same command goes on.
 """
 
@@ -20,7 +20,7 @@ from robustode.certificates import certify
 from robustode.data import Data, load_data
 from robustode.evaluation.statistics import Estimate, censored_median, wilson
 from robustode.files import write_text
-from robustode.models import load_model, save_checkpoint
+from robustode.models import load_model, peek, save_checkpoint
 from robustode.reporting.plot import COLOURS, Plot, new_figure, style
 from robustode.training import Recipe, build, fit, provenance, recipe
 from robustode.training.log_norm import DepthLogNorm
@@ -78,17 +78,15 @@ def radii(path: Path, samples: Data) -> pd.DataFrame:
 def row(label: str, path: Path, table: pd.DataFrame) -> dict[str, Any]:
     """Return the figures of one network, intervals at 95 %: Wilson's, and of the order statistics for medians."""
     model: Any = load_model(str(path))
-    from robustode.models import peek
-
-    right = table[table["right"]]
+    right = table.loc[table["right"]]
     norms = DepthLogNorm(model.config["activation"])(model.weight.detach().double()).values
     out: dict[str, Any] = {"training": label, "accuracy": peek(str(path))["accuracy"]}
     out["log-norm integral"] = model.horizon * float(norms.clamp(min=0).mean())
     for name in ("certified", "attacked"):
-        out |= _ends(f"{name} median", censored_median(right[name].to_numpy()))
-    out |= _ends("ratio", censored_median((right["certified"] / right["attacked"]).to_numpy()))
+        out |= _ends(f"{name} median", censored_median(np.asarray(right[name])))
+    out |= _ends("ratio", censored_median(np.asarray(right["certified"]) / np.asarray(right["attacked"])))
     for eps in BUDGETS:
-        good = int((table["right"] & (table["certified"] >= eps)).sum())
+        good = int(np.sum(np.asarray(right["certified"]) >= eps))
         out |= _ends(f"certified accuracy at {eps:g}", wilson(good, len(table)))
     return out | {"samples": len(table), "right": len(right)}
 

@@ -46,7 +46,7 @@ def check_names(changes: Mapping[str, object], names: Iterable[str]) -> None:
 
 
 def check_depth(model: nn.Module, cost: Cost) -> None:
-    """Raise `TrainingError` if the cost speaks of depth (μ₃, μ₄, μ₅) and the model has none, or its W is no matrix (μ₅)."""
+    """Raise `TrainingError` if the cost speaks of depth (μ₃ to μ₅) and the model has none, or of matrices (μ₅)."""
     if cost.needs_depth and not isinstance(model, SNODE):
         expected, got = "an sNODE or layered model for mu3, mu4 or mu5", type(model).__name__
         raise TrainingError("cost", expected=expected, got=got, fix="Set mu3 = mu4 = mu5 = 0.")

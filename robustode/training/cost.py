@@ -37,11 +37,11 @@ class Cost:
     + μ₄/2 ∫‖θ(t)‖² dt + μ₅/2 ∫ max(0, μ(W(t)))² dt.
 
     x(T) is the final state, (batch, features); y is one-hot over all its components, the logits are its first
-    `classes` components, CE is in nats. T σ(0) is where a network with zero weights takes the origin. The integral is
-    the lumped sum (T / knots) Σ_k ‖θ_k‖² over the knots of W and b, and so is that of μ(W), an upper bound of the L2 log
-    norm of diag(s) W over all slopes s of σ (`robustode.training.log_norm`): two trajectories part by at most
-    exp(∫μ dt), and an equal part of it at every depth costs least. A module without final state is judged by its
-    logits in place of x(T), with μ₃ = μ₄ = μ₅ = 0.
+    `classes` components, CE is in nats. T σ(0) is where a network with zero weights takes the origin. Both integrals
+    are lumped sums over the knots, (T / knots) Σ_k, of ‖θ_k‖², W and b together, and of max(0, μ_k)². μ(W) is an upper
+    bound of the L2 log norm of diag(s) W over all slopes s of σ (`robustode.training.log_norm`): trajectories part by
+    at most exp(∫μ dt), and of all weights with the same integral those with the same μ at every depth cost least. A
+    module without final state is judged by its logits in place of x(T), with μ₃ = μ₄ = μ₅ = 0.
 
     Args:
         mu1, mu2, mu3, mu4, mu5: factors of mismatch, cross entropy, drift, weights and log norm, finite and ≥ 0; at

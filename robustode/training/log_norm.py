@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,20 +12,35 @@ from robustode.certificates.slopes import slope_range
 
 DIRECTIONS = 6  # of the Krylov space of a cycle
 CYCLES = 30
-HALVINGS = {torch.float64: 40}  # of the bracket of λ, in its logarithm
-COARSE_HALVINGS = 8
-SMALLEST = 1e-3  # λ relative to ‖G‖^½
 TOLERANCE = {torch.float64: 1e-13}  # gain of a cycle in μ, relative, at which it ends
 COARSE = 1e-4  # of other dtypes
+HALVINGS = {torch.float64: 40}  # of the bracket of λ, in its logarithm
+COARSE_HALVINGS = 8
+SMALLEST = 1e-3  # λ relative to the largest
 TINY = 1e-30
 
 
 @dataclass(frozen=True)
 class LogNorms:
-    """Upper bounds μ of the log norms at the knots, (knots,), and the v that attain them, (knots, n)."""
+    """Log norms at the knots with their derivatives.
+
+    Attributes:
+        values: μ, (knots,).
+        left, right: ∂μ/∂W is their outer product at every knot, (knots, n); `right` is v.
+    """
 
     values: Tensor
-    vectors: Tensor
+    left: Tensor
+    right: Tensor
+
+    @property
+    def gradient(self) -> Tensor:
+        """∂μ/∂W, (knots, n, n)."""
+        return self.left[..., None] * self.right[:, None]
+
+    def along(self, direction: Tensor) -> Tensor:
+        """Return the derivative of every μ along (knots, n, n): (knots,)."""
+        return (self.left * _times(direction, self.right)).sum(1)
 
 
 class DepthLogNorm:
@@ -34,9 +50,9 @@ class DepthLogNorm:
 
     No vᵀ diag(s) W v is larger, as ‖diag(s) − c‖ ≤ r. μ is convex in W, the same for W and Q W Qᵀ with Q orthogonal,
     and its gradient is (c v + r W v / ‖W v‖) vᵀ where v is unique. It is the least over λ of the largest eigenvalue of
-    A = c (W + Wᵀ)/2 + r/2 (λ + WᵀW/λ), at λ = ‖W v‖. v is found by power iterations with that A inside small Krylov
-    spaces, from the last v on, to a residual of 1e-3 (1e-9 in float64): μ comes out too small by about the square of
-    that, which training may and a certificate may not.
+    A = c (W + Wᵀ)/2 + r/2 (λ + WᵀW/λ). v is the best of small Krylov spaces of A, entered with the last v, until a
+    space brings no more than 1e-4 of μ (1e-13 in float64): μ comes out a little too small, which training may and a
+    certificate may not, and its gradient is a subgradient up to that.
 
     Args:
         activation: σ.
@@ -48,41 +64,44 @@ class DepthLogNorm:
         far = torch.tensor(torch.inf, dtype=torch.float64)
         low, high = (float(end) for end in slope_range(activation, -far, far))
         self._centre, self._radius = (low + high) / 2, (high - low) / 2
-        self.last: Tensor | None = None
+        self._vectors: Tensor | None = None
+        self._weight: Tensor | None = None  # that they are of
+
+    def state(self) -> dict[str, Tensor | None]:
+        """Return what `restore` needs to go on to the bit."""
+        return {"vectors": self._vectors, "weight": self._weight}
+
+    def restore(self, state: Mapping[str, Tensor | None]) -> None:
+        """Go on from a `state`."""
+        self._vectors, self._weight = state["vectors"], state["weight"]
 
     def __call__(self, weight: Tensor) -> LogNorms:
-        """Return μ and v for W of shape (knots, n, n); μ is differentiable once in W."""
-        vectors = self._leading(weight.detach())
-        self.last = vectors
-        image = (weight @ vectors[..., None])[..., 0]
+        """Return the log norms for W of shape (knots, n, n); their values are differentiable once in W."""
+        if self._vectors is None or self._weight is None or not torch.equal(self._weight, weight):
+            self._vectors, self._weight = self._leading(weight.detach()), weight.detach().clone()
+        v = self._vectors
+        image = _times(weight, v)
         size = torch.linalg.vector_norm(image, dim=1)
-        return LogNorms(self._centre * (vectors * image).sum(1) + self._radius * size, vectors)
-
-    @torch.no_grad()
-    def gradient(self, weight: Tensor, vectors: Tensor) -> Tensor:
-        """Return ∂μ/∂W at every knot, (knots, n, n)."""
-        image = (weight @ vectors[..., None])[..., 0]
-        left = self._centre * vectors + self._radius * torch.nn.functional.normalize(image, dim=1)
-        return left[..., None] * vectors[:, None]
+        values = self._centre * (v * image).sum(1) + self._radius * size
+        unit = image.detach() / size.detach().clamp(min=TINY)[:, None]
+        return LogNorms(values, self._centre * v + self._radius * unit, v)
 
     @torch.no_grad()
     def _leading(self, weight: Tensor) -> Tensor:
         if not bool(torch.isfinite(weight).all()):
             return torch.full_like(weight[..., 0], torch.nan)
-        start = weight.new_tensor(range(1, weight.shape[-1] + 1)).sin().expand(weight.shape[:2])
-        v = _unit((start if self.last is None else self.last)[..., None])
+        start = torch.arange(1, weight.shape[-1] + 1).to(weight).sin().expand(weight.shape[:2])
+        v = _unit((start if self._vectors is None else self._vectors.to(weight))[..., None])
         for _ in range(CYCLES):
             basis, images = self._space(weight, v)
             cross, square = basis.mT @ images, images.mT @ images
             y = self._best(cross, square)
             v = _unit(basis @ y)
-            before, after = self._value(cross[..., :1, :1], square[..., :1, :1]), self._value(y.mT @ cross @ y, y.mT @ square @ y)
+            before = self._value(cross[:, :1, :1], square[:, :1, :1])
+            after = self._value(y.mT @ cross @ y, y.mT @ square @ y)
             if not bool((after - before > TOLERANCE.get(weight.dtype, COARSE) * after.abs()).any()):
                 break
         return v[..., 0]
-
-    def _value(self, cross: Tensor, square: Tensor) -> Tensor:
-        return self._centre * cross + self._radius * square.clamp(min=0).sqrt()
 
     def _space(self, weight: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Return an orthonormal basis Q of the Krylov space of A at v, (knots, n, k), and W Q."""
@@ -98,8 +117,11 @@ class DepthLogNorm:
             basis = torch.cat([basis, _unit(w)], dim=2)
         return basis[..., :-1], images
 
+    def _value(self, cross: Tensor, square: Tensor) -> Tensor:
+        return self._centre * cross + self._radius * square.clamp(min=0).sqrt()
+
     def _best(self, cross: Tensor, square: Tensor) -> Tensor:
-        """Return the unit y, (knots, k, 1), that maximises c yᵀB y + r √(yᵀG y), B = QᵀW Q, G = (W Q)ᵀ(W Q).
+        """Return the unit y, (knots, k, 1), that maximises c yᵀB y + r √(yᵀG y), B = QᵀW Q and G = (W Q)ᵀ(W Q).
 
         λ is bisected: it is too small where the leading y of A has √(yᵀG y) > λ.
         """
@@ -112,7 +134,18 @@ class DepthLogNorm:
             more = y.mT @ square @ y > scale.square()
             low, high = torch.where(more, scale, low), torch.where(more, high, scale)
             sides = [torch.where(more, y, sides[0]), torch.where(more, sides[1], y)] if sides else [y, y]
-        return _between(*sides, square, low)
+        return _between(sides[0], sides[1], square, low)
+
+
+def line_products(found: LogNorms | None, direction: Tensor, horizon: float) -> tuple[float, float]:
+    """Return (T/knots) (Σ μ μ', Σ μ'²) over the knots with μ > 0, μ' the derivative along a direction of W.
+
+    With μ linearised these are the slope and the curvature of ½ ∫ max(0, μ)² dt. Nothing found gives zeros.
+    """
+    if found is None:
+        return 0.0, 0.0
+    slopes, spacing = found.along(direction) * (found.values > 0), horizon / len(direction)
+    return spacing * float((found.values * slopes).sum()), spacing * float(slopes.square().sum())
 
 
 def _between(below: Tensor, above: Tensor, square: Tensor, scale: Tensor) -> Tensor:
@@ -124,6 +157,10 @@ def _between(below: Tensor, above: Tensor, square: Tensor, scale: Tensor) -> Ten
     start, slope, bend = below.mT @ image, below.mT @ turned, change.mT @ turned
     root = (slope.square() - start * bend).clamp(min=0).sqrt()
     return _unit(below + change * (start / (root - slope).clamp(min=TINY)).clamp(0, 1))
+
+
+def _times(weight: Tensor, vectors: Tensor) -> Tensor:
+    return (weight @ vectors[..., None])[..., 0]
 
 
 def _unit(vectors: Tensor) -> Tensor:

@@ -32,11 +32,6 @@ def correct_count(model: nn.Module, state: Tensor, labels: Tensor) -> int:
     return int((state[:, : class_count(model, state)].argmax(1) == labels).sum())
 
 
-def log_norm_of(model: nn.Module, cost: Cost) -> DepthLogNorm | None:
-    """Return what the term of μ₅ needs of a model; None where the cost has no such term."""
-    return DepthLogNorm(model.config["activation"]) if cost.mu5 and isinstance(model, SNODE) else None
-
-
 def measure(
     model: nn.Module, cost: Cost, x: Tensor, labels: Tensor, log_norm: DepthLogNorm | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -73,6 +68,7 @@ def _terminal(model: nn.Module, cost: Cost, x: Tensor, labels: Tensor) -> tuple[
 def _path(model: nn.Module, cost: Cost, like: Tensor, log_norm: DepthLogNorm | None) -> Tensor:
     if not isinstance(model, SNODE):
         return like.new_zeros(2)
-    log_norm = log_norm_of(model, cost) if log_norm is None else log_norm
-    norms = None if log_norm is None else log_norm(model.weight).values
+    norms = None
+    if cost.mu5:
+        norms = (log_norm or DepthLogNorm(model.config["activation"]))(model.weight).values
     return cost.path(model.weight, model.bias, horizon=model.horizon, log_norms=norms)

@@ -19,8 +19,8 @@ from robustode.training.average import Average
 from robustode.training.checks import check_depth, check_names, check_number
 from robustode.training.cost import Cost, Terms, terms
 from robustode.training.directions import Previous, direction, gamma
-from robustode.training.log_norm import LogNorms
-from robustode.training.measure import correct_count, log_norm_of, rest_point
+from robustode.training.log_norm import DepthLogNorm, LogNorms, line_products
+from robustode.training.measure import correct_count, rest_point
 from robustode.training.metric import Metric
 from robustode.training.schedule import schedule
 from robustode.training.sobolev import Sobolev
@@ -102,9 +102,7 @@ class NCGConfig:
 
 @dataclass(frozen=True)
 class Point:
-    """The direct problem solved for one mini-batch with one set of weights: x(T) as read, the stored pass, the cost,
-    and the log norms where it has a term in them.
-    """
+    """One mini-batch solved with one set of weights: x(T) as read, the stored pass, the cost, and its log norms."""
 
     state: Tensor
     tape: Tape
@@ -128,7 +126,7 @@ class NCG:
         sobolev = Sobolev(len(model.bias), model.horizon, config.length, like=model.weight.detach())
         self._metric = Metric(sobolev, model.bias.shape[1], config.whitening)
         self._rest = rest_point(model)
-        self._log_norm = log_norm_of(model, config.cost)
+        self._log_norm = DepthLogNorm(model.config["activation"])
         self._average = Average(model, config.averaging * max(1, batches // config.epochs))
         self._done = 0  # mini-batches
 
@@ -167,17 +165,15 @@ class NCG:
 
     def state(self) -> dict[str, Any]:
         """Return what `restore` needs beside the model's weights to go on to the bit."""
-        last = None if self._log_norm is None else self._log_norm.last
-        own = {"done": self._done, "moment": self._metric.moment, "log_norm": last}
-        return {"average": self._average.state(), **own}
+        own = {"moment": self._metric.moment, "log_norm": self._log_norm.state()}
+        return {"average": self._average.state(), "done": self._done, **own}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state`."""
         self._average.restore(state["average"])
         self._done = state["done"]
         self._metric.restore(state["moment"])
-        if self._log_norm is not None:
-            self._log_norm.last = state["log_norm"]
+        self._log_norm.restore(state["log_norm"])
 
     def export(self) -> dict[str, Tensor]:
         """Return a copy of the state dict to keep: the weights averaged over all complete mini-batches."""
@@ -201,9 +197,8 @@ class NCG:
         final, tape = model.flow.record(x0, inputs=True)
         state = model.read(final)
         terminal = self._cost.terminal(state, y, classes=model.classes, rest=self._rest)
-        norms = None if self._log_norm is None else self._log_norm(model.weight)
-        values = None if norms is None else norms.values
-        path = self._cost.path(model.weight, model.bias, horizon=model.horizon, log_norms=values)
+        norms = self._log_norm(model.weight) if self._cost.mu5 else None
+        path = self._cost.path(model.weight, model.bias, horizon=model.horizon, log_norms=norms and norms.values)
         return Point(state, tape, terms(terminal, path), norms)
 
     @torch.no_grad()
@@ -212,10 +207,9 @@ class NCG:
         model = self._model
         final = self._cost.terminal_gradient(point.state, y, classes=model.classes, rest=self._rest)
         gradient = self._cost.path_gradient(self.path(), horizon=model.horizon)
-        if point.log_norms is not None and self._log_norm is not None:
+        if point.log_norms is not None:
             slope = self._cost.log_norm_slope(point.log_norms.values, horizon=model.horizon)
-            own = self._log_norm.gradient(model.weight, point.log_norms.vectors)
-            self._split(gradient)[0].add_(slope[:, None, None] * own)
+            self._split(gradient)[0].add_(slope[:, None, None] * point.log_norms.gradient)
         model.flow.adjoint(point.tape, model.read_transposed(final), self._split(gradient))
         return gradient
 
@@ -226,17 +220,8 @@ class NCG:
         start = model.read_transposed(torch.zeros_like(point.state))
         tangent = model.read(model.flow.tangent(point.tape, start, *self._split(d)))
         products = (spacing * float((self.path() * d).sum()), spacing * float(d.square().sum()))
-        own = {"path": products, "log_norms": self._log_norm_products(point, d)}
+        own = {"path": products, "log_norms": line_products(point.log_norms, self._split(d)[0], model.horizon)}
         return LinearisedCost(self._cost, point.state, tangent, y, classes=model.classes, rest=self._rest, **own)
-
-    def _log_norm_products(self, point: Point, d: Tensor) -> tuple[float, float]:
-        """Return (T/knots) (Σ μ μ', Σ μ'²) over the knots with μ > 0, μ' the derivative of μ along d."""
-        if point.log_norms is None or self._log_norm is None:
-            return 0.0, 0.0
-        gradient = self._log_norm.gradient(self._model.weight, point.log_norms.vectors)
-        slopes = (gradient * self._split(d)[0]).sum((1, 2)) * (point.log_norms.values > 0)
-        spacing = self._model.horizon / len(d)
-        return spacing * float((point.log_norms.values * slopes).sum()), spacing * float(slopes.square().sum())
 
     def _search(self, point: Point, d: Tensor, x0: Tensor, y: Tensor) -> Point | None:
         """Move along d and return the point reached; None, and the weights unmoved, if d does not descend."""
@@ -245,8 +230,7 @@ class NCG:
             raise FloatingPointError("a slope that is not finite")
         if step.outcome is Outcome.ASCENT:
             return None
-        damped = step.eta * schedule(self._config.damping)(self._done / self._batches)
-        step = replace(step, eta=damped)
+        step = replace(step, eta=step.eta * schedule(self._config.damping)(self._done / self._batches))
         start = self.path()
         trial = partial(self._trial, start, d, x0, y)
         if self._config.line_search == "linearised":

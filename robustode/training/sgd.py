@@ -15,7 +15,8 @@ from robustode.training.adversarial import Adversary, check_adversary
 from robustode.training.average import Average
 from robustode.training.checks import check_depth, check_names, check_number
 from robustode.training.cost import Cost, terms
-from robustode.training.measure import correct_count, log_norm_of, measure
+from robustode.training.log_norm import DepthLogNorm
+from robustode.training.measure import correct_count, measure
 from robustode.training.sobolev import Sobolev
 from robustode.training.trainer import BatchReport
 
@@ -108,7 +109,7 @@ class SGD:
         self._sobolev: Sobolev | None = None
         if config.length is not None and isinstance(model, SNODE):
             self._sobolev = Sobolev(len(model.bias), model.horizon, config.length, like=model.weight.detach())
-        self._log_norm = log_norm_of(model, config.cost)
+        self._log_norm = DepthLogNorm(model.config["activation"]) if isinstance(model, SNODE) else None
         self._average = Average(model, config.averaging * max(1, batches // config.epochs))
 
     def step(self, x: Tensor, y: Tensor) -> BatchReport:
@@ -136,7 +137,7 @@ class SGD:
             "optimiser": self._optimiser.state_dict(),
             "schedule": self._schedule.state_dict(),
             "average": self._average.state(),
-            "log_norm": None if self._log_norm is None else self._log_norm.last,
+            "log_norm": None if self._log_norm is None else self._log_norm.state(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -145,4 +146,4 @@ class SGD:
         self._schedule.load_state_dict(state["schedule"])
         self._average.restore(state["average"])
         if self._log_norm is not None:
-            self._log_norm.last = state["log_norm"]
+            self._log_norm.restore(state["log_norm"])

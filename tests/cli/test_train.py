@@ -123,7 +123,10 @@ def test_the_header_has_the_learning_curves_without_seconds(here):
         ("--validation 40 --patience 0", "--patience: expected a whole number ≥ 1, got 0"),
         ("--validation 0", "--validation: expected a whole number ≥ 1, got 0"),
         ("--validation 150", "samples held out of data 'digits': expected a whole number from 1 to 149"),
-        ("--recipe papper", "unknown recipe: expected one of best, certified, paper, got 'papper'. Did you mean 'paper'"),
+        (
+            "--recipe papper",
+            "unknown recipe: expected one of best, certified, paper, got 'papper'. Did you mean 'paper'",
+        ),
         ("--curves c.pdf", "figure 'c.pdf': expected a name ending in .svg or .png, got '.pdf'. Write c.svg or c.png."),
         ("--resume", "unfinished training 'a.partial.pt': expected the file that a stopped training left, got no such"),
         ("--resume --force", "options: expected --resume or --force, got both"),

@@ -14,7 +14,13 @@ from robustode.training.ncg import NCGConfig
 from tests.problems import random_points, random_snode
 from tests.training.problems import batch
 
-SINGLE = [Cost(mu1=0.7, mu2=0), Cost(mu2=1.3), Cost(mu2=1e-3, mu3=0.9), Cost(mu2=1e-3, mu4=0.4), Cost(mu2=1e-3, mu5=0.4)]
+SINGLE = [
+    Cost(mu1=0.7, mu2=0),
+    Cost(mu2=1.3),
+    Cost(mu2=1e-3, mu3=0.9),
+    Cost(mu2=1e-3, mu4=0.4),
+    Cost(mu2=1e-3, mu5=0.4),
+]
 ALL = Cost(mu1=0.7, mu2=1.3, mu3=0.9, mu4=0.4, mu5=0.3)
 
 

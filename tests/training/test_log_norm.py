@@ -57,10 +57,11 @@ def test_gradient_is_that_of_finite_differences_and_of_autograd(activation, skew
     norm = DepthLogNorm(activation)
     found = norm(weight)
     (auto,) = torch.autograd.grad(found.values.square().sum(), weight)
-    gradient = norm.gradient(weight.detach(), found.vectors)
+    gradient = found.gradient
     ends = [norm(weight.detach() + step * d).values for step in (-h, h)]
     assert torch.allclose(auto, 2 * found.values.detach()[:, None, None] * gradient, rtol=0, atol=1e-12)
     difference, slope = (ends[1] - ends[0]) / (2 * h), (gradient * d).sum((1, 2))
+    assert torch.allclose(found.along(d), slope, rtol=0, atol=1e-13)
     assert torch.allclose(difference, slope, rtol=1e-6, atol=1e-8)
     assert slope.abs().min() > 1e-3
 
@@ -143,6 +144,8 @@ def test_the_whole_data_set_has_the_term_once():
 
 @pytest.mark.parametrize("config", [NCGConfig(cost=Cost(mu5=0.1)), SGDConfig(cost=Cost(mu5=0.1))], ids=["ncg", "sgd"])
 def test_kernels_have_no_such_log_norm(config):
-    message = r"^cost: expected a dense sNODE or layered model for mu5, got ConvSNODE, whose weights are kernels. Set mu5"
+    message = (
+        r"^cost: expected a dense sNODE or layered model for mu5, got ConvSNODE, whose weights are kernels. Set mu5"
+    )
     with pytest.raises(TrainingError, match=message):
         config.trainer(random_conv_snode(), 1)
