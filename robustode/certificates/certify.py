@@ -46,16 +46,40 @@ def certify(
 
     Source: the logarithmic norm: Söderlind, BIT 46 (2006); each bound names its own.
     """
+    problem, chosen, left_out = _asked(model, x, y, norm, methods, certifies)
+    with torch.no_grad():
+        found = {bound.name: bound.radii(problem) for bound in chosen}
+        right = model(x.to(next(iter(model.parameters()), x))).argmax(1) == problem.y  # type: ignore[attr-defined]
+    return _joined(problem, found, right, certifies, left_out)
+
+
+def left_out(
+    model: Classifier,
+    x: Tensor,
+    *,
+    norm: str = "l2",
+    methods: Sequence[str] | None = None,
+    certifies: str = "discrete",
+) -> dict[str, str]:
+    """Return {name of a bound: why `certify` would leave it out}, without computing any; arguments and errors are its.
+
+    Args:
+        x: (batch, *input_shape), of which one sample is looked at.
+    """
+    y = torch.zeros(min(1, len(x)), dtype=torch.int64)
+    return _asked(model, x[:1], y, norm, methods, certifies)[2]
+
+
+def _asked(
+    model: Classifier, x: Tensor, y: Tensor, norm: str, methods: Sequence[str] | None, certifies: str
+) -> tuple[Problem, list[Bound], dict[str, str]]:
+    """Return the problem, the bounds to compute, and why the others are left out."""
     check_norm(norm)
     if certifies not in MAPS:
         raise unknown("map to certify", certifies, MAPS)
     _check_samples(model, x, y)
     problem = make_problem(model, x, y, norm)
-    chosen, left_out = _chosen(problem, methods, certifies)
-    with torch.no_grad():
-        found = {bound.name: bound.radii(problem) for bound in chosen}
-        right = model(x.to(next(iter(model.parameters()), x))).argmax(1) == problem.y  # type: ignore[attr-defined]
-    return _joined(problem, found, right, certifies, left_out)
+    return problem, *_chosen(problem, methods, certifies)
 
 
 def _chosen(problem: Problem, methods: Sequence[str] | None, certifies: str) -> tuple[list[Bound], dict[str, str]]:
@@ -96,7 +120,9 @@ def _joined(
 ) -> Certificate:
     names = list(found)
     radii = torch.stack([part.radius for part in found.values()])  # (bounds, batch, classes)
-    radii = torch.where(right[:, None], radii, 0.0).scatter(2, problem.y[None, :, None].expand(len(names), -1, 1), torch.inf)
+    radii = torch.where(right[:, None], radii, 0.0).scatter(
+        2, problem.y[None, :, None].expand(len(names), -1, 1), torch.inf
+    )
     best, which = radii.max(0)
     radius, nearest = best.min(1)
     positive = radius > 0
@@ -121,7 +147,9 @@ def _joined(
 def _check_samples(model: Classifier, x: Tensor, y: Tensor) -> None:
     shape = tuple(model.input_shape)
     if tuple(x.shape[1:]) != shape or not x.is_floating_point():
-        raise OptionError("x", expected=f"floating-point samples (batch, {', '.join(map(str, shape))})", got=tuple(x.shape))
+        raise OptionError(
+            "x", expected=f"floating-point samples (batch, {', '.join(map(str, shape))})", got=tuple(x.shape)
+        )
     if not bool(x.isfinite().all()):
         raise OptionError("x", expected="finite values", got="NaN or infinity")
     if tuple(y.shape) != (len(x),) or y.is_floating_point() or not bool(((y >= 0) & (y < model.classes)).all()):
