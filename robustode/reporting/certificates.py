@@ -27,9 +27,11 @@ _MAPS = {
 }
 _ACCURACY = (
     "Certified at ε: classified correctly, and no input at a distance ≤ ε + τ has another answer, whatever the attack. "
-    "Attacked: the worst case of all attacks of the run and of its audit. The robust accuracy lies between the two. "
-    "Brackets: 95 % intervals, Clopper–Pearson's of the certified and Wilson's of the attacked, for the sampling of "
-    "test points."
+    "Brackets: 95 % Clopper–Pearson intervals, for the sampling of test points."
+)
+_BETWEEN = (
+    "Attacked: the worst case of all attacks of the run and of its audit, with Wilson's intervals. The robust accuracy "
+    "lies between the two."
 )
 _RADIUS = (
     "Certified: share of the correctly classified samples with a radius above 0. Median radius over the correctly "
@@ -89,7 +91,7 @@ def _accuracy(cases: list[CertifiedCase], records: pd.DataFrame | None, meta: di
     return Table(
         name=f"certified_accuracy_{norm}",
         title=f"Certified accuracy, {norm_name(norm)}",
-        caption=_said(meta, cases, _ACCURACY, f"Norm: {norm_name(norm)}."),
+        caption=_said(meta, cases, _ACCURACY, _BETWEEN if records is not None else "", f"Norm: {norm_name(norm)}."),
         frame=pd.DataFrame(frame),
         display=pd.DataFrame(display),
         bold=frozenset(i for i, row in enumerate(display) if row["accuracy"] == ROWS[0]),

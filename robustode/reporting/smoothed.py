@@ -62,7 +62,7 @@ def _of_model(
     n, abstained = len(own), sum((own["prediction"] == -1).tolist())
     median = censored_median(radius)
     sigma = float(own["sigma"].iloc[0])
-    fixed = {"model": f"{model['label']}, smoothed", "sigma": sigma}
+    fixed = {"model": f"{model['label']} (smoothed)", "sigma": sigma}
     ends = {"median": median.value, "median_lo": median.lo, "median_hi": median.hi}
     box, dimension = (float(model["bounds"][0]), float(model["bounds"][1])), int(np.prod(model["input_shape"]))
     frame, cells = [], {}

@@ -90,7 +90,7 @@ def test_the_table_is_of_the_smoothed_model_and_says_so(tmp_path, fixed):
         assert (row["lo"], row["hi"]) == pytest.approx((exact.low, exact.high))
         assert row["abstained"] == int((rows["prediction"] == -1).sum()) == 5
         assert row["median"] == pytest.approx(np.median(np.where(right, rows["radius"], 0)))
-    assert set(table.frame["model"]) == {"Affine, smoothed"}
+    assert set(table.frame["model"]) == {"Affine (smoothed)"}
     assert "not of the model" in table.title
     assert "α = 0.01, over the 400 draws" in table.caption
     names = [one.name for one in run_tables(found)]
