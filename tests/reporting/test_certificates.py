@@ -152,6 +152,8 @@ def test_the_band_is_drawn_between_the_two_curves(data):
     area = chart.spec["layer"][0]
     assert (area["encoding"]["y"]["field"], area["encoding"]["y2"]["field"]) == ("certified", "attacked")
     assert chart.svg() == chart.svg()
+    assert (chart.choices, chart.panels) == ({"model": ["a", "b"]}, "model")
+    assert [panel["title"]["text"] for panel in chart.still()["concat"]] == ["a", "b"]
     assert chart.name in [one.name for one in all_charts(run_of(data, certificates=rows))]
 
 
@@ -162,6 +164,8 @@ def test_without_attacks_of_the_norm_only_the_lower_curve_is_drawn(data):
     (chart,) = certificate_charts(rows, other, meta)
     assert "attacked" not in chart.spec["data"]["values"]
     assert "no attack of this norm was run" in chart.caption
+    assert (list(chart.models), chart.choices) == (["a", "b"], {})
+    assert "<path" in chart.svg()
     assert sorted(by_name(certificate_tables(rows, other, meta, None))) == [
         "certified_accuracy_l2",
         "certified_radius_l2",

@@ -12,10 +12,10 @@ from robustode.evaluation.records import rows
 from robustode.evaluation.worst_case import WorstCase, worst_case
 from robustode.reporting import captions, layout
 from robustode.reporting.charts.accuracy import axis_end
-from robustode.reporting.charts.chart import Chart, colour, dash, hover, only_shown, table
+from robustode.reporting.charts.chart import Chart, chosen, colour, dash, hover, only_shown, table
 from robustode.reporting.formatting import norm_name
 
-_POINTS = 120  # of a curve
+_POINTS = 90  # of a curve, and as many where there are certified radii
 _BAND = (
     "Certified accuracy (lower edge, thick) and accuracy under all attacks of the run and its audit (upper edge, thin) "
     "against the {norm} budget ε, markers at the budgets of the run. The robust accuracy lies in the band between: "
@@ -41,7 +41,9 @@ def _of_norm(certificates: pd.DataFrame, records: pd.DataFrame, meta: dict[str, 
     upper = [worst_case(records, model, norm) for model in meta["models"]] if layout.has(records, norm) else []
     epses = sorted(float(eps) for eps in meta["certified"].get(norm, []))
     end = _end(lower, upper, records, norm, epses)
-    grid = sorted({float(f"{eps:.6g}") for eps in np.linspace(0.0, end, _POINTS)} | set(epses))
+    near = min(end, 1.02 * max(float(case.radius[np.isfinite(case.radius)].max(initial=0.0)) for case in lower))
+    points = np.concatenate([np.linspace(0.0, end, _POINTS), np.linspace(0.0, near, _POINTS)])
+    grid = sorted({float(f"{eps:.6g}") for eps in points} | set(epses))
     values = [
         row
         for i, model in enumerate(meta["models"])
@@ -54,7 +56,9 @@ def _of_norm(certificates: pd.DataFrame, records: pd.DataFrame, meta: dict[str, 
         title=f"Certified {'and attacked ' if upper else ''}accuracy, {norm_name(norm)}",
         caption=captions.caption(records, meta, text, _FLOW if flow else ""),
         spec=_spec(values, labels, f"{norm_name(norm)} budget ε", end, bool(upper)),
-        models=labels,
+        models=() if upper else labels,
+        choices={"model": labels} if upper else {},  # bands that lie on each other cannot be read
+        panels="model" if upper else None,
     )
 
 
@@ -89,13 +93,15 @@ def _spec(values: list[dict[str, Any]], labels: list[str], xlabel: str, end: flo
     lower, upper = {**y, "field": "certified"}, {**y, "field": "attacked"}
     said = (("model", "model", ""), ("eps", "ε", ".4~g"), ("certified", "certified", ".1%"))
     said += (("attacked", "attacked", ".1%"),) if both else ()
-    hue = dash("model", labels)
+    hue, lines = colour("model", labels), dash("model", labels)
+    if both and len(labels) > 1:  # a panel or a menu says which model it is
+        hue, lines = hue | {"legend": None}, lines | {"legend": None}
     layers: list[dict[str, Any]] = []
     if both:
         area = {"type": "area", "opacity": 0.22}
         layers.append({"mark": area, "encoding": {"y": lower, "y2": {"field": "attacked"}}})
-        layers.append({"mark": {"type": "line", "strokeWidth": 1}, "encoding": {"y": upper, "strokeDash": hue}})
-    layers.append({"mark": {"type": "line", "strokeWidth": 2.4}, "encoding": {"y": lower, "strokeDash": hue}})
+        layers.append({"mark": {"type": "line", "strokeWidth": 1}, "encoding": {"y": upper, "strokeDash": lines}})
+    layers.append({"mark": {"type": "line", "strokeWidth": 2.4}, "encoding": {"y": lower, "strokeDash": lines}})
     marked = [{"filter": "datum.budget == 1"}]
     point = {"type": "point", "filled": True, "size": 36, "opacity": 1}
     layers += [
@@ -103,7 +109,7 @@ def _spec(values: list[dict[str, Any]], labels: list[str], xlabel: str, end: flo
     ]
     return {
         "data": table(values),
-        "transform": [only_shown()],
-        "encoding": {"x": x | {"scale": {"domain": [0, end], "nice": False}}, "color": colour("model", labels)},
+        "transform": [chosen("model") if both else only_shown()],
+        "encoding": {"x": x | {"scale": {"domain": [0, end], "nice": False}}, "color": hue},
         "layer": [*layers, hover(lower, *said)],
     }
