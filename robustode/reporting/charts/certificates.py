@@ -93,15 +93,15 @@ def _spec(values: list[dict[str, Any]], labels: list[str], xlabel: str, end: flo
     lower, upper = {**y, "field": "certified"}, {**y, "field": "attacked"}
     said = (("model", "model", ""), ("eps", "ε", ".4~g"), ("certified", "certified", ".1%"))
     said += (("attacked", "attacked", ".1%"),) if both else ()
-    hue, lines = colour("model", labels), dash("model", labels)
-    if both and len(labels) > 1:  # a panel or a menu says which model it is
-        hue, lines = hue | {"legend": None}, lines | {"legend": None}
+    hue, lines = colour("model", labels), {"strokeDash": dash("model", labels)}
+    if both:  # one model at a time: a panel or a menu says which
+        hue, lines = hue if len(labels) == 1 else hue | {"legend": None}, {}
     layers: list[dict[str, Any]] = []
     if both:
         area = {"type": "area", "opacity": 0.22}
         layers.append({"mark": area, "encoding": {"y": lower, "y2": {"field": "attacked"}}})
-        layers.append({"mark": {"type": "line", "strokeWidth": 1}, "encoding": {"y": upper, "strokeDash": lines}})
-    layers.append({"mark": {"type": "line", "strokeWidth": 2.4}, "encoding": {"y": lower, "strokeDash": lines}})
+        layers.append({"mark": {"type": "line", "strokeWidth": 1}, "encoding": {"y": upper, **lines}})
+    layers.append({"mark": {"type": "line", "strokeWidth": 2.4}, "encoding": {"y": lower, **lines}})
     marked = [{"filter": "datum.budget == 1"}]
     point = {"type": "point", "filled": True, "size": 36, "opacity": 1}
     layers += [
