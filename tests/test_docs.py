@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 REFERENCE = sorted((DOCS / "reference").glob("*.md"))
-SLOW = {"index.md", "evaluate.md", "neural-ode.md", "data-set.md", "report.md", "protocols.md"}
+SLOW = {"index.md", "evaluate.md", "neural-ode.md", "data-set.md", "report.md", "protocols.md", "certify.md"}
 BUILDER = ROOT / ".venv-docs/bin/mkdocs"  # made by `make docs`
 
 
