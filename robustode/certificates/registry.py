@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from robustode.certificates.affine import AFFINE
 from robustode.certificates.bound import Bound
 
-_ALL: tuple[Bound, ...] = ()
+_ALL: tuple[Bound, ...] = (AFFINE,)
 BOUNDS: dict[str, Bound] = {bound.name: bound for bound in _ALL}
