@@ -43,7 +43,7 @@ class Case:
         training: the training split, where it is known.
         full: whether all radii are looked at, not only the most telling one.
         certificates: of the model, as `certificates.parquet` has them; None if the run has none.
-        audited: rows that the checks before this one added to the records.
+        audited: rows that the checks before this one added to the records; none without certificates.
     """
 
     subject: Subject

@@ -49,7 +49,7 @@ class Beside:
 
     Attributes:
         certificates: of the model, as `certificates.parquet` has them; None if there are none.
-        audited: rows of the records that the checks before it added.
+        audited: rows of the records that the checks before it added; none without certificates.
     """
 
     certificates: pd.DataFrame | None

@@ -210,6 +210,7 @@ def _examine(
 ) -> list[tuple[Ready, dict[str, Any]]]:
     """Run every check on every model, apart from those whose answers are on disk; return the answers in order."""
     answers = []
+    certified = {model.subject.label: certificates_of(plan, model, out) for model in ready}
     jobs = [(model, name) for model in ready for name in examine.names]
     for done, (model, name) in enumerate(jobs, start=1):
         label = model.subject.label
@@ -224,7 +225,7 @@ def _examine(
                 for attack in said["attacks"]
             ]
             audited = records_file.joined(shards.read_records(place) for place in earlier)
-            others = Beside(certificates=certificates_of(plan, model, out), audited=audited)
+            others = Beside(certificates=own, audited=audited)
             found = examine.examine(name, model.subject, model.shards, records, common, others)
             examination.keep(out, label, name, found, examine.facts)
             answer = examination.kept(out, label, name, examine.facts) or {}
