@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +18,8 @@ from robustode.solvers.operators import Dense
 
 MEMORY = 2 * 2**30  # bytes that the expansions of a chunk of samples may take
 SLACK = 1e-7  # relative, for the rounding of float64 sums
-TRIALS = 16  # radii tried for each sample
+TRIALS = 10  # radii tried for each sample
+FAR = 1e6  # largest radius tried
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -155,34 +157,34 @@ def affine_form(problem: Problem) -> AffineForm:
     )
 
 
-def search(loss, margins: Tensor, linear: Tensor) -> Tensor:
+def search(loss: Callable[[Tensor], Tensor], margins: Tensor, linear: Tensor) -> Tensor:
     """Return for every class the largest radius tried at which the margin outlasts the loss, (batch, classes).
 
-    The first radius is that of the linear part; then a bracket is closed by secants and halvings in turn. What is
-    returned was tried, so that it needs no monotonicity.
+    The first radius is that of the linear part; then a bracket of the largest share loss / margin = 1 is closed, by
+    secants in the logarithms and by halvings in turn. What is returned was tried, so that it needs no monotonicity.
 
     Args:
         loss: maps radii (batch,) to losses (batch, classes).
-        margins: (batch, classes), inf in the column of the label.
+        margins: (batch, classes), inf in the column of the label; radii of samples with another ≤ 0 are 0.
         linear: (batch, classes), a lower bound of the losses by ε.
     """
-    ratio = torch.where(linear > 0, margins / linear, torch.inf).clamp(min=0)
     best = torch.zeros_like(margins)
-    low, high = margins.new_zeros(len(margins)), ratio.amin(1)
-    high = torch.where(high.isfinite(), high, 1e6)
-    at_low, at_high = torch.where(margins.isfinite(), margins, torch.inf).amin(1), torch.full_like(high, -torch.inf)
-    eps = high * (1 - 2 * SLACK)
+    high = torch.where(linear > 0, margins / linear, torch.inf).amin(1).clamp(min=0, max=FAR)
+    low, at_low = torch.zeros_like(high), torch.zeros_like(high)
+    at_high, eps = torch.full_like(high, torch.inf), high * (1 - 2 * SLACK)
     for trial in range(TRIALS):
-        left = margins - loss(eps)
-        left = torch.where(left.isnan(), -torch.inf, left)
-        best = torch.where(left > 0, torch.maximum(best, eps[:, None]), best)
-        least = left.amin(1)
-        good = least > 0
-        low, at_low = torch.where(good, eps, low), torch.where(good, least, at_low)
-        high, at_high = torch.where(good, high, eps), torch.where(good, at_high, least)
-        secant = low + (high - low) * at_low / (at_low - at_high)
-        halved = torch.where(low > 0, (low + high) / 2, high / 4)
-        eps = torch.where(secant.isfinite() & (secant > low) & torch.tensor(trial % 2 == 1), secant, halved)
+        share = (loss(eps) / margins).nan_to_num(nan=torch.inf)
+        share = torch.where(margins > 0, share, torch.inf)
+        best = torch.where(share < 1, torch.maximum(best, eps[:, None]), best)
+        worst = share.amax(1)
+        good = worst < 1
+        low, at_low = torch.where(good, eps, low), torch.where(good, worst, at_low)
+        high, at_high = torch.where(good, high, eps), torch.where(good, at_high, worst)
+        slope = (at_high / at_low).log() / (high / low).log()
+        secant = (low.log() - at_low.log() / slope).exp() * (1 - SLACK)
+        middle = torch.where(low > 0, (low * high).sqrt(), high / 3)
+        fits = secant.isfinite() & (secant > low) & (secant < high)
+        eps = torch.where(fits, secant, middle) if trial % 3 != 2 else middle
     return best
 
 
