@@ -218,13 +218,11 @@ def _examine(
         if answer is None:
             records = records_file.joined(shards.read_records(place) for place in places_of(plan, [model.planned], out))
             common = {"data": plan.data.name, "seed": plan.protocol.seed, "protocol": plan.hash}
-            earlier = [
-                shards.place(out, label, attack, 0)
-                for one, said in answers
-                if one is model
-                for attack in said["attacks"]
-            ]
-            audited = records_file.joined(shards.read_records(place) for place in earlier)
+            own = certified[label]
+            earlier = (
+                [] if own is None else [attack for one, said in answers if one is model for attack in said["attacks"]]
+            )
+            audited = records_file.joined(shards.read_records(shards.place(out, label, one, 0)) for one in earlier)
             others = Beside(certificates=own, audited=audited)
             found = examine.examine(name, model.subject, model.shards, records, common, others)
             examination.keep(out, label, name, found, examine.facts)
