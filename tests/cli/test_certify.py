@@ -18,7 +18,7 @@ CERTIFY = "certify --model s.safetensors --limit 12"
 
 
 def test_certify_writes_a_run_of_certificates_alone(folder):
-    text = works(f"{CERTIFY} --norm l2 --eps 0.001,0.002").out
+    text = works(f"{CERTIFY} --norm l2 --methods tube,lipschitz --eps 0.001,0.002").out
     for part in ("Certified accuracy, L2", "Certified radius, L2", "Clopper–Pearson", "the deployed discrete map"):
         assert part in text
     place = "runs/s-digits-certify"
@@ -29,7 +29,7 @@ def test_certify_writes_a_run_of_certificates_alone(folder):
     assert len(rows) == 12
     sure = rows["status"] == "certified"
     assert sure.any()
-    assert set(rows.loc[sure, "method"]) <= set(BOUNDS)
+    assert set(rows.loc[sure, "method"]) <= {"tube", "lipschitz"}
     assert ((rows["radius"] > 0) == sure).all()
     assert pd.read_parquet(f"{place}/records.parquet").empty
     assert Path(place, "figures/certified_accuracy_l2.svg").is_file()
@@ -40,7 +40,7 @@ def test_certify_writes_a_run_of_certificates_alone(folder):
 
 
 def test_eval_certify_gives_the_interval_and_report_keeps_it(folder):
-    line = "--attacks sensitivity-l2 --limit 12 --certify --eps 0.001,0.25"
+    line = "--attacks sensitivity-l2 --limit 12 --certify --certify-methods tube --eps 0.001,0.25"
     found = works(f"eval --model s.safetensors {line} --out a --json").json
     by_kind = {(row["kind"], row["eps"]): row for row in found["tables"]["certified_accuracy_l2"]}
     assert by_kind["certified", 0.001]["estimate"] <= by_kind["attacked", 0.001]["estimate"]
@@ -60,7 +60,7 @@ def test_eval_certify_gives_the_interval_and_report_keeps_it(folder):
 
 
 def test_a_radius_that_is_too_large_is_a_defect(folder):
-    name, real = next(iter(BOUNDS.items()))
+    real = BOUNDS["tube"]
 
     def inflated(problem):
         found = real.radii(problem)
@@ -72,7 +72,7 @@ def test_a_radius_that_is_too_large_is_a_defect(folder):
         done = robustode(line)
     assert done.code == 3
     assert "certificate: DEFECT FOUND" in done.out
-    assert f"'{name}' certifies" in done.out
+    assert "'tube' certifies" in done.out
     (check,) = [
         one for one in json.loads(Path("a/audit.json").read_text())["findings"] if one["check"] == "certificate"
     ]
