@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from robustode.certificates.bound import Bound
+from robustode.certificates.propagate import CROWN, IBP
 
-_ALL: tuple[Bound, ...] = ()
+_ALL: tuple[Bound, ...] = (IBP, CROWN)
 BOUNDS: dict[str, Bound] = {bound.name: bound for bound in _ALL}
