@@ -22,7 +22,7 @@ MEMORY = 2 * 2**30  # bytes that the coefficients of the samples in flight may t
 COPIES = 6  # of the coefficients at one node that are alive at the same time
 SAMPLES = 64  # in flight at most
 INTERVALS = Search(tolerance=1e-4, evaluations=400)
-LINES = Search(tolerance=1e-3, evaluations=16)
+LINES = Search(tolerance=1e-3, evaluations=16, nearest=True)
 
 _graphs: WeakKeyDictionary[nn.Module, Graph | str] = WeakKeyDictionary()
 

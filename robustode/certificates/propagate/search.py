@@ -23,11 +23,14 @@ class Search:
 
     Attributes:
         tolerance: relative width at which a bracket is narrow enough.
-        evaluations: of the bound for each sample; they go to the classes with the smallest radii first.
+        evaluations: of the bound for each sample, at most; they go to the classes with the smallest radii first.
+        nearest: stop when the smallest radius of a sample is found; the other classes keep the largest radius at which
+            they were seen certified.
     """
 
     tolerance: float
     evaluations: int
+    nearest: bool = False
 
     def radii(self, below: Below, clean: Tensor, width: float) -> tuple[Tensor, Tensor]:
         """Return the largest radii found at which the margins are proved positive, and how many were tried.
@@ -43,7 +46,7 @@ class Search:
         Returns:
             (batch, classes) radii, 0 where none was found and inf where `clean` is; (batch,) evaluations.
         """
-        bracket = _Bracket(clean, width, self.tolerance)
+        bracket = _Bracket(clean, width, self)
         tried = torch.zeros(len(clean), dtype=torch.int64, device=clean.device)
         for _ in range(self.evaluations):
             active = bracket.open.any(1).nonzero()[:, 0]
@@ -58,8 +61,8 @@ class Search:
 class _Bracket:
     """Radii between which every root lies: certified at `low`, not at `high`; with the margins found there."""
 
-    def __init__(self, clean: Tensor, width: float, tolerance: float) -> None:
-        self.clean, self.width, self.tolerance = clean, width, tolerance
+    def __init__(self, clean: Tensor, width: float, search: Search) -> None:
+        self.clean, self.width, self.search = clean, width, search
         self.low, self.low_margin = torch.zeros_like(clean), clean.clone()
         self.before, self.before_margin = torch.full_like(clean, torch.nan), torch.full_like(clean, torch.nan)
         self.high, self.high_margin = torch.full_like(clean, torch.inf), torch.full_like(clean, torch.nan)
@@ -68,9 +71,14 @@ class _Bracket:
     @property
     def open(self) -> Tensor:
         """Which classes are worth another evaluation."""
-        wide = self.high - self.low > self.tolerance * self.high.clamp(max=self.width * FAR)
-        asked = (self.clean > 0) & (self.clean < torch.inf) & (self.low < FAR * self.width)
-        return asked & wide & (self.low_margin > CLOSE * self.clean)
+        wide = self.high - self.low > self.search.tolerance * self.high.clamp(max=self.width * FAR)
+        asked = (self.clean > 0) & (self.clean < torch.inf)
+        open_ = asked & wide & (self.low_margin > CLOSE * self.clean) & (self.low < FAR * self.width)
+        if not self.search.nearest:
+            return open_
+        rival = self.clean < torch.inf
+        found = torch.where(rival & ~open_, self.low, torch.inf).min(1, keepdim=True).values
+        return open_ & (self.low < found)
 
     def next(self, at: Tensor) -> Tensor:
         """Return the radius to try for each of the samples: the root as estimated for its nearest open class."""
@@ -82,7 +90,7 @@ class _Bracket:
         fall = (self.before_margin[at] - margin) / (low - self.before[at])
         ahead = low + (1 - SHORT) * margin / fall
         ahead = torch.where(fall > 0, ahead, torch.inf).minimum(1e3 * low)
-        ahead = torch.where(low == 0, START * self.width, torch.maximum(ahead, low * (1 + self.tolerance)))
+        ahead = torch.where(low == 0, START * self.width, torch.maximum(ahead, low * (1 + self.search.tolerance)))
         share = margin / (margin - self.high_margin[at])
         halfway = torch.where(low > 0, (low * high).sqrt(), high / 32)
         inside = low + (high - low) * share.clamp(EDGE, 1 - EDGE)
