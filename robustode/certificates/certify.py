@@ -96,7 +96,9 @@ def _joined(
 ) -> Certificate:
     names = list(found)
     radii = torch.stack([part.radius for part in found.values()])  # (bounds, batch, classes)
-    radii = torch.where(right[:, None], radii, 0.0).scatter(2, problem.y[None, :, None].expand(len(names), -1, 1), torch.inf)
+    radii = torch.where(right[:, None], radii, 0.0).scatter(
+        2, problem.y[None, :, None].expand(len(names), -1, 1), torch.inf
+    )
     best, which = radii.max(0)
     radius, nearest = best.min(1)
     positive = radius > 0
@@ -121,7 +123,9 @@ def _joined(
 def _check_samples(model: Classifier, x: Tensor, y: Tensor) -> None:
     shape = tuple(model.input_shape)
     if tuple(x.shape[1:]) != shape or not x.is_floating_point():
-        raise OptionError("x", expected=f"floating-point samples (batch, {', '.join(map(str, shape))})", got=tuple(x.shape))
+        raise OptionError(
+            "x", expected=f"floating-point samples (batch, {', '.join(map(str, shape))})", got=tuple(x.shape)
+        )
     if not bool(x.isfinite().all()):
         raise OptionError("x", expected="finite values", got="NaN or infinity")
     if tuple(y.shape) != (len(x),) or y.is_floating_point() or not bool(((y >= 0) & (y < model.classes)).all()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from robustode.certificates.bound import Bound
-from robustode.certificates.propagate import CROWN, IBP
+from robustode.certificates.propagate import AUTO_LIRPA, CROWN, IBP
 
-_ALL: tuple[Bound, ...] = (IBP, CROWN)
+_ALL: tuple[Bound, ...] = (IBP, CROWN, AUTO_LIRPA)
 BOUNDS: dict[str, Bound] = {bound.name: bound for bound in _ALL}

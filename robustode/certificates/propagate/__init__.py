@@ -7,5 +7,6 @@ the `Roundoff` of the deployed model. A `Search` finds the largest radius at whi
 """
 
 from robustode.certificates.propagate.bounds import CROWN, IBP
+from robustode.certificates.propagate.lirpa import AUTO_LIRPA
 
-__all__ = ["CROWN", "IBP"]
+__all__ = ["AUTO_LIRPA", "CROWN", "IBP"]

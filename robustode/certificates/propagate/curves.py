@@ -115,9 +115,7 @@ def _gelu(a: Tensor) -> Tensor:
     return 0.5 * a * torch.erfc(-a / math.sqrt(2))
 
 
-TANH = Curve(
-    name="tanh", value=torch.tanh, slope=lambda a: 1 - torch.tanh(a) ** 2, level=_tanh_level, bend=0.0
-)
+TANH = Curve(name="tanh", value=torch.tanh, slope=lambda a: 1 - torch.tanh(a) ** 2, level=_tanh_level, bend=0.0)
 SIGMOID = Curve(
     name="sigmoid",
     value=torch.sigmoid,

@@ -68,9 +68,7 @@ class Builder:
     def affine(self, source: int, linear: Linear, bias: Tensor | None = None, bias_size: Tensor | None = None) -> int:
         """Append K x + b."""
         bias = None if bias is None else bias.detach().double()
-        return self.add(
-            Affine(sources=(source,), shape=linear.outer, linear=linear, bias=bias, bias_size=bias_size)
-        )
+        return self.add(Affine(sources=(source,), shape=linear.outer, linear=linear, bias=bias, bias_size=bias_size))
 
     def activate(self, source: int, curve: Curve) -> int:
         """Append σ."""

@@ -114,6 +114,4 @@ def rearrangement(apply: Map, inner: tuple[int, ...], outer: tuple[int, ...], ba
 
 def reshaping(inner: tuple[int, ...], outer: tuple[int, ...]) -> Linear:
     """Return the same numbers in another shape."""
-    return rearrangement(
-        lambda x: x.reshape(len(x), *outer), inner, outer, back=lambda mu: mu.reshape(len(mu), *inner)
-    )
+    return rearrangement(lambda x: x.reshape(len(x), *outer), inner, outer, back=lambda mu: mu.reshape(len(mu), *inner))
