@@ -9,7 +9,7 @@ from torch import Tensor
 
 from robustode.certificates.propagate.curves import Curve
 
-HALVINGS = 12  # of the search for a tangent: it decides how tight a line is, not whether it holds
+HALVINGS = 16  # of the search for a tangent: it decides how tight a line is, not whether it holds
 NARROW = 1e-6  # relative width below which the secant's slope is taken to be that of the middle
 SLACK = 2.0**-48  # 32 roundings of float64, of the numbers that an intercept is made of
 GRID = 64  # points at which a σ without a formula for σ' = α is looked at

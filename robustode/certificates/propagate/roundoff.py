@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 DOUBLE = 2.0**-53  # unit roundoff of the bound's own arithmetic
+UNDERFLOW = 1e-30  # far above what is lost where float32 underflows
 CURVE = 16  # roundings of an activation's value as the deployed model computes it
 
 
@@ -32,8 +33,9 @@ class Roundoff:
 
     def of_sum(self, terms: int, size: Tensor) -> Tensor:
         """Return the allowance for sums of `terms` products whose sizes |w||x| add up to `size`; 0 terms: exact."""
-        deployed = gamma(2 * (terms + 8), self.unit) if terms else 0.0
-        return size * (deployed + self.of_own)
+        if not terms:
+            return size * self.of_own
+        return size * (gamma(2 * (terms + 8), self.unit) + self.of_own) + UNDERFLOW * terms
 
     def of_value(self, size: Tensor) -> Tensor:
         """Return the allowance for the value of an activation no larger than `size`."""

@@ -13,10 +13,9 @@ from robustode.errors import RobustODEError
 
 BATCH = 3  # samples in a traced batch: not 1, so that operations that mix samples show
 Rule = Callable[..., Any]
-LOOKS = frozenset(
-    ["shape", "device", "dtype", "ndim", "requires_grad", "is_cuda", "layout", "size", "dim", "numel", "is_sparse"]
-    + ["is_floating_point", "is_complex", "__len__", "ndimension", "is_quantized", "get_device", "nelement"]
-)
+SHAPES = frozenset(["shape", "size", "dim", "ndim", "ndimension", "numel", "nelement", "__len__"])
+KINDS = frozenset(["device", "dtype", "layout", "get_device", "requires_grad", "is_cuda", "is_floating_point"])
+LOOKS = SHAPES | KINDS | frozenset(["is_sparse", "is_quantized", "is_complex"])
 SAME = frozenset(["contiguous", "detach", "clone", "requires_grad_"])
 RULES: dict[str, Rule] = {}
 

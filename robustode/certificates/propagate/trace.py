@@ -33,7 +33,7 @@ def trace(model: nn.Module) -> Graph:
     Raises:
         Untraceable: an operation without a rule, named with the module that it was met in.
     """
-    shape, (lo, hi) = tuple(model.input_shape), model.bounds  # type: ignore[arg-type]
+    shape: tuple[int, ...] = tuple(model.input_shape)  # type: ignore[arg-type]
     device, dtype = parameters_like(model)
     build = Builder(shape)
     entry = symbol(build, 0, torch.empty(0, device=device, dtype=dtype))
@@ -49,7 +49,7 @@ def trace(model: nn.Module) -> Graph:
     if not isinstance(out, Symbol) or tuple(out.shape) != (BATCH, model.classes):
         raise Untraceable(f"the output of {type(model).__name__} is not logits made of known operations")
     graph = build.graph(out.node)
-    _compare(graph, model, lo, hi)
+    _compare(graph, model)
     return graph
 
 
@@ -85,8 +85,9 @@ def _named(model: nn.Module, met: list[str]) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _compare(graph: Graph, model: nn.Module, lo: float, hi: float) -> None:
+def _compare(graph: Graph, model: nn.Module) -> None:
     """Raise unless graph and module agree at random points of the box."""
+    lo, hi = map(float, model.bounds)  # type: ignore[arg-type]
     shape = (POINTS, *graph.nodes[0].shape)
     draw = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     device, dtype = parameters_like(model)

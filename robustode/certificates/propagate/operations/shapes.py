@@ -107,9 +107,9 @@ def _cat(tensors: Sequence[Any], dim: int = 0) -> Symbol:
     return first.made(first.build.combine([x.node for x in parts], [1.0] * len(parts)))
 
 
-@rule("to", "double", "type_as", "type")
+@rule("to", "type_as")
 def _to(input: Symbol, *args: Any, **kwargs: Any) -> Symbol:
-    other = [plain(a) if isinstance(a, Symbol) else a for a in args]
+    other: list[Any] = [plain(a) if isinstance(a, Symbol) else a for a in args]
     if torch.ones((), dtype=input.dtype, device=input.device).to(*other, **kwargs).dtype != input.dtype:
         raise Untraceable("no bound for a conversion to another type of numbers")
     return input
