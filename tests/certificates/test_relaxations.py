@@ -25,7 +25,9 @@ SMOOTH = ["tanh", "sigmoid", "softplus", "softplus 5", "gelu", "silu", "identity
 def intervals(n: int = 3000, seed: int = 0):
     """Ends of intervals of widths 0 and 1e-14 to 1e4, about 0 and far from it."""
     g = torch.Generator().manual_seed(seed)
-    centre = torch.randn(n, generator=g, dtype=torch.float64) * 10 ** (4 * torch.rand(n, generator=g, dtype=torch.float64) - 2)
+    centre = torch.randn(n, generator=g, dtype=torch.float64) * 10 ** (
+        4 * torch.rand(n, generator=g, dtype=torch.float64) - 2
+    )
     width = 10 ** (18 * torch.rand(n, generator=g, dtype=torch.float64) - 14)
     width[: n // 50] = 0
     low, high = centre - width / 2, centre + width / 2
@@ -103,8 +105,8 @@ def test_ranges_hold_and_are_tight(name):
     assert bool((values <= most).all())
     size = 1 + values.abs().max(0).values
     slack = 1e-14 * size
-    if (curvature := ALL[name].curvature) is not None:  # looked at on a grid of 65 points
-        slack = slack + 1.1e-12 + 1.01 * curvature * ((high - low).clamp(max=2 * ALL[name].flat) / 64) ** 2 / 8
+    if (curvature := ALL[name].curvature) is not None:  # a grid of 65 points, both there and here
+        slack = slack + 1.1e-12 + 2.02 * curvature * ((high - low).clamp(max=2 * ALL[name].flat) / 64) ** 2 / 8
     assert bool((values.min(0).values - least <= slack).all())
     assert bool((most - values.max(0).values <= slack).all())
 
@@ -117,7 +119,9 @@ def test_the_gap_is_of_second_order(name):
     for width in (1e-1, 1e-2, 1e-3):
         low, high = centre - width / 2, centre + width / 2
         found = lines(ALL[name], low, high)
-        gap = torch.stack([(found.upper_slope - found.lower_slope) * a + found.upper - found.lower for a in (low, high)])
+        gap = torch.stack(
+            [(found.upper_slope - found.lower_slope) * a + found.upper - found.lower for a in (low, high)]
+        )
         assert bool((gap <= 1.5 * width**2 + 1e-13).all())
 
 
