@@ -1,105 +1,20 @@
-"""IBP and CROWN: exact where they must be, sound everywhere, and equal to loops written out."""
+"""IBP and CROWN: exact where they must be, equal to loops written out, and what comes out of `certify`."""
 
 from __future__ import annotations
-
-from functools import cache
 
 import pytest
 import torch
 from torch import nn
 
 from robustode.certificates import certify
-from robustode.certificates.problem import make_problem
 from robustode.certificates.propagate import bounds
-from robustode.certificates.propagate.ball import Ball
 from robustode.certificates.propagate.curves import CURVES
-from robustode.certificates.propagate.enclose import Encloser
 from robustode.certificates.propagate.relax import lines
-from robustode.certificates.propagate.roundoff import Roundoff
 from robustode.errors import OptionError
-from robustode.models.layered import Layered
-from robustode.models.resnet import ResNet
 from robustode.models.wrap import wrap
 from robustode.sensitivity.norms import dual
-from tests.certificates.ball_search import least_margins
+from tests.certificates.networks import CONV, NORMS, SMALL, case, margins_at
 from tests.problems import random_affine, random_conv_snode, random_points, random_snode
-
-NORMS = ["l1", "l2", "linf"]
-SMALL = {"input_shape": (1, 2, 3), "classes": 3, "steps": 4, "knots": 2, "horizon": 1.5}
-CONV = {"input_shape": (2, 4, 4), "classes": 3, "channels": 9, "patch": 2, "steps": 2, "knots": 2, "horizon": 1.0}
-
-
-def resnet() -> ResNet:
-    """With statistics of its own in every batch norm, so that folding them in matters."""
-    model = ResNet(input_shape=(1, 4, 4), classes=3, width=2, blocks=(1, 1), seed=3).double()
-    return with_statistics(model)
-
-
-def with_statistics(model):
-    g = torch.Generator().manual_seed(4)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for tensor in (module.running_mean, module.running_var, module.weight, module.bias):
-                tensor.data.copy_(0.5 + torch.rand(tensor.shape, generator=g))
-    return model.eval()
-
-
-def sequential(activation: nn.Module) -> nn.Module:
-    torch.manual_seed(5)
-    layers = [nn.Conv2d(1, 3, 3, stride=2, padding=1), activation, nn.AvgPool2d(2), nn.Flatten(), nn.Linear(3, 5)]
-    module = nn.Sequential(*layers, activation, nn.Linear(5, 3)).double()
-    return wrap(module, bounds=(0.0, 1.0), input_shape=(1, 4, 4), mean=0.4, std=0.3)
-
-
-def pooled() -> nn.Module:
-    torch.manual_seed(6)
-    module = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(3, 3)).double()
-    return wrap(module, bounds=(0.0, 1.0), input_shape=(1, 4, 4))
-
-
-def layered() -> Layered:
-    model = Layered(input_shape=(1, 2, 3), classes=3, steps=4, horizon=1.5, activation="relu", seed=8).double()
-    with torch.no_grad():
-        model.weight.mul_(8)
-    return model.eval()
-
-
-MODELS = {f"snode {name}": lambda name=name: random_snode(activation=name, **SMALL) for name in CURVES} | {
-    "snode midpoint": lambda: random_snode(method="midpoint", **SMALL),
-    "snode rk4": lambda: random_snode(method="rk4", scale=1.5, **SMALL | {"steps": 2}),
-    "layered": layered,
-    "conv-snode": lambda: random_conv_snode(**CONV),
-    "conv-snode rk4": lambda: random_conv_snode(method="rk4", activation="softplus", **CONV),
-    "resnet": resnet,
-    "relu": lambda: sequential(nn.ReLU()),
-    "gelu": lambda: sequential(nn.GELU()),
-    "silu": lambda: sequential(nn.SiLU()),
-    "elu": lambda: sequential(nn.ELU(0.5)),
-    "softplus": lambda: sequential(nn.Softplus(beta=3.0)),
-    "leaky": lambda: sequential(nn.LeakyReLU(0.2)),
-    "max pooling": pooled,
-}
-
-
-@cache
-def case(name: str, samples: int = 3):
-    """A model, points and the classes that it gives them."""
-    model = MODELS[name]()
-    x = random_points(tuple(model.input_shape), samples, seed=7)
-    return model, x, model(x).argmax(1)
-
-
-def margins_at(model, x, y, eps, norm, *, lines: bool, unit: float | None = None):
-    problem = make_problem(model, x, y, norm)
-    graph = bounds.graph_of(problem)
-    assert not isinstance(graph, str), graph
-    roundoff = graph.roundoff(problem.unit if unit is None else unit)
-    with torch.no_grad():
-        ball = Ball(x=problem.x, eps=torch.full((len(x),), eps, dtype=torch.float64), norm=norm, roundoff=roundoff)
-        return Encloser(graph=graph, lines=lines).margins(ball, y)
-
-
-# -- exact ------------------------------------------------------------------------------------------------------------
 
 
 def exact_radii(weight, z, y, norm):
@@ -162,6 +77,7 @@ def test_intervals_of_two_layers_by_hand():
     torch.testing.assert_close(found[[0, 1], [1, 0]], by_hand, rtol=0, atol=1e-12)
 
 
+@torch.no_grad()
 def crown_by_loops(model, x, eps):
     """Lower bounds of all z_i − z_j of one sample by L∞ CROWN, written out: one Euler step, one neuron at a time.
 
@@ -221,119 +137,6 @@ def test_crown_equals_loops(activation):
             found = margins_at(model, point.expand(3, -1, -1, -1), y, eps, "linf", lines=True)
             off = ~torch.eye(3, dtype=torch.bool)
             torch.testing.assert_close(found[off], expected[off], rtol=0, atol=1e-10)
-
-
-# -- sound ------------------------------------------------------------------------------------------------------------
-
-
-EVERY = ("snode tanh", "resnet")  # in every norm; the others in one, in turn
-CASES = [(name, norm) for i, name in enumerate(MODELS) for j, norm in enumerate(NORMS) if name in EVERY or i % 3 == j]
-
-
-@pytest.mark.parametrize(("name", "norm"), CASES)
-def test_nothing_is_found_inside(name, norm):
-    model, x, y = case(name)
-    for method in ("ibp", "crown"):
-        found = certify(model, x, y, norm=norm, methods=[method])
-        assert bool((found.radius > 0).all())
-        radius = found.class_radius.clamp(max=10.0)
-        assert bool((least_margins(model, x, y, radius, norm) > 0).all())
-
-
-@pytest.mark.parametrize("norm", NORMS)
-def test_a_radius_that_is_a_little_too_large_is_found_out(norm):
-    """What the search of the tests is worth: 1.02 times the exact distance of a linear field."""
-    net = random_snode(activation="identity", **SMALL)
-    x = random_points((1, 2, 3), 4)
-    y = net(x).argmax(1)
-    found = certify(net, x, y, norm=norm, methods=["crown"])
-    worst = least_margins(net, x, y, (1.02 * found.radius)[:, None].expand(-1, 3), norm)
-    assert bool((worst.min(1).values < 0).all())
-
-
-@pytest.mark.parametrize(
-    ("name", "norm"),
-    [("snode tanh", "l1"), ("snode rk4", "l2"), ("conv-snode", "linf"), ("resnet", "l2"), ("gelu", "l1")]
-    + [("max pooling", "linf")],
-)
-def test_margins_are_below_what_is_found_and_fall(name, norm):
-    model, x, y = case(name)
-    clean = margins_at(model, x, y, 0.0, norm, lines=True)
-    z = model(x).detach()
-    exact = (z.gather(1, y[:, None]) - z).scatter(1, y[:, None], torch.inf)
-    torch.testing.assert_close(clean, exact, rtol=0, atol=1e-9)
-    assert bool((clean <= exact).all())
-    before = clean
-    for eps in (0.003, 0.03, 0.3):
-        found = margins_at(model, x, y, eps, norm, lines=True)
-        plain = margins_at(model, x, y, eps, norm, lines=False)
-        assert bool((found >= plain - 1e-12).all())  # CROWN is never looser than IBP
-        assert bool((found <= before).all())
-        radius = torch.full_like(found, eps)
-        assert bool((found <= least_margins(model, x, y, radius, norm, draws=16, steps=6) + 1e-12).all())
-        before = found
-
-
-@pytest.mark.parametrize("name", ["snode tanh", "resnet", "max pooling"])
-def test_every_node_stays_in_its_range(name):
-    model, x, y = case(name)
-    problem = make_problem(model, x, y, "linf")
-    graph = bounds.graph_of(problem)
-    assert not isinstance(graph, str)
-    ball = Ball(x=x, eps=torch.full((len(x),), 0.1).double(), norm="linf", roundoff=graph.roundoff(problem.unit))
-    for crown in (False, True):
-        with torch.no_grad():
-            ranges = Encloser(graph=graph, lines=crown).ranges(ball)
-        for seed in range(20):
-            noise = 0.2 * random_points(tuple(x.shape[1:]), len(x), seed=seed) - 0.1
-            values = [x + (noise.sign() * 0.1 if seed % 2 else noise)]
-            for node, own in zip(graph.nodes[1:], ranges[1:], strict=True):
-                values.append(node.value([values[s] for s in node.sources]).detach())
-                assert bool(((own.low <= values[-1]) & (values[-1] <= own.high)).all())
-
-
-# -- rounding ---------------------------------------------------------------------------------------------------------
-
-
-def test_sums_in_float32_are_within_the_allowance():
-    g = torch.Generator().manual_seed(9)
-    roundoff = Roundoff(unit=2.0**-24, own=300)
-    for terms in (1, 10, 200):
-        x, w = torch.randn(64, terms, generator=g), torch.randn(32, terms, generator=g) * 100
-        off = (x @ w.t()).double() - x.double() @ w.double().t()
-        allowed = roundoff.of_sum(terms, x.double().abs() @ w.double().abs().t())
-        assert bool((off.abs() <= allowed).all())
-        assert bool((allowed < 1e-3 * (x.double().abs() @ w.double().abs().t())).all())
-    assert bool((roundoff.of_sum(0, torch.ones(1)) < 1e-12).all())
-
-
-@pytest.mark.parametrize("name", ["snode tanh", "snode rk4", "conv-snode", "resnet", "relu", "gelu", "softplus"])
-def test_the_deployed_model_is_allowed_for(name):
-    """In float32, margins at ε = 0 are below those of the deployed and of the exact model, by little."""
-    model = MODELS[name]().float()
-    x = random_points(tuple(model.input_shape), 200, seed=11, dtype=torch.float32)
-    with torch.no_grad():
-        z = model(x).double()
-    y = z.argmax(1)
-    deployed = (z.gather(1, y[:, None]) - z).scatter(1, y[:, None], torch.inf)
-    exact = make_problem(model, x, y, "l2").margins
-    assert bool((deployed != exact)[deployed.isfinite()].any())
-    for lines_ in (False, True):
-        found = margins_at(model, x, y, 0.0, "l2", lines=lines_)
-        assert bool((found <= torch.minimum(deployed, exact)).all())
-    assert bool((exact - found)[exact.isfinite()].max() < 2e-3)
-
-
-def test_coarser_products_are_allowed_for(monkeypatch):
-    model, x, y = random_affine(dtype=torch.float32), random_points((1, 3, 4), 2), torch.tensor([0, 1])
-    problem = make_problem(model, x, y, "l2")
-    assert bounds.unit_of(problem) == 2.0**-24
-    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "medium")
-    assert bounds.unit_of(problem) == 2.0**-8
-    assert bounds.unit_of(make_problem(model.double(), x, y, "l2")) == 2.0**-53
-
-
-# -- what comes out ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["ibp", "crown"])

@@ -84,7 +84,7 @@ def _transpose(input: Symbol, dim0: int, dim1: int) -> Symbol:
 @rule("__getitem__")
 def _getitem(input: Symbol, index: Any) -> Symbol:
     keys = index if isinstance(index, tuple) else (index,)
-    simple = all(isinstance(key, int | slice) or key is Ellipsis for key in keys)
+    simple = all(key is None or key is Ellipsis or isinstance(key, int | slice) for key in keys)
     if not simple or not (keys[0] is Ellipsis or keys[0] == slice(None)):
         raise Untraceable("no bound for an index other than slices and numbers behind the axis of samples")
     outer = _per_sample(plain(input)[keys])
