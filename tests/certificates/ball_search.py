@@ -10,7 +10,7 @@ from torch import Tensor
 from robustode.sensitivity.norms import steepest
 
 
-def least_margins(model, x: Tensor, y: Tensor, radius: Tensor, norm: str, *, seed=0, draws=64, steps=12) -> Tensor:
+def least_margins(model, x: Tensor, y: Tensor, radius: Tensor, norm: str, *, seed=0, draws=32, steps=8) -> Tensor:
     """Return the least z_y − z_k found within `radius` (batch, classes) of each sample, for every class k.
 
     For each class the ball of its own radius is searched: its centre, random points of its surface, and steepest

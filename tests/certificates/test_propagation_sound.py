@@ -15,7 +15,7 @@ from tests.certificates.ball_search import least_margins
 from tests.certificates.networks import MODELS, NORMS, SMALL, case, margins_at
 from tests.problems import random_affine, random_points, random_snode
 
-EVERY = ("snode tanh", "resnet")  # in every norm; the others in one, in turn
+EVERY = ("snode tanh",)  # in every norm; the others in one, in turn
 CASES = [(name, norm) for i, name in enumerate(MODELS) for j, norm in enumerate(NORMS) if name in EVERY or i % 3 == j]
 
 

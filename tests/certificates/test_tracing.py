@@ -90,11 +90,11 @@ def test_a_graph_has_the_logits_of_its_module(name):
     graph = trace(model)
     x = random_points(SHAPE, 50, lo=-3, hi=3)
     torch.testing.assert_close(graph.logits(x), model(x), rtol=1e-12, atol=1e-12)
-    y = model(x[:3]).argmax(1)
+    y = model(x[:2]).argmax(1)
     for method in ("ibp", "crown"):
-        found = certify(model, x[:3], y, methods=[method], norm="linf")
+        found = certify(model, x[:2], y, methods=[method], norm="linf")
         assert bool((found.radius > 0).all())
-        margins = least_margins(model, x[:3], y, found.class_radius.clamp(max=10), "linf", draws=16, steps=6)
+        margins = least_margins(model, x[:2], y, found.class_radius.clamp(max=10), "linf", draws=16, steps=6)
         assert bool((margins > 0).all())
 
 
@@ -116,11 +116,11 @@ def test_every_linear_map_has_its_transpose_and_its_absolute_value(name):
         linear = node.linear
         assert linear.outer == node.shape
         eye = torch.eye(torch.Size(linear.inner).numel(), dtype=torch.float64).reshape(-1, *linear.inner)
-        matrix = linear.apply(eye).flatten(1)  # (inner, outer)
+        matrix = linear.apply(eye).reshape(len(eye), -1)  # (inner, outer)
         mu = torch.randn(2, 3, *linear.outer, generator=g, dtype=torch.float64)
         pulled = linear.transposed(mu)
-        torch.testing.assert_close(pulled.flatten(2), mu.flatten(2) @ matrix.t(), rtol=1e-12, atol=1e-12)
-        torch.testing.assert_close(linear.absolute(eye).flatten(1), matrix.abs(), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(pulled.reshape(2, 3, -1), mu.reshape(2, 3, -1) @ matrix.t(), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(linear.absolute(eye).reshape(len(eye), -1), matrix.abs(), rtol=1e-12, atol=1e-12)
         if linear.nonnegative:
             assert bool((matrix >= 0).all())
         assert linear.terms >= int((matrix != 0).sum(0).max()) or linear.terms == 0

@@ -88,7 +88,7 @@ def convolution(kernel: Tensor, inner: tuple[int, ...], *, stride=1, padding=0, 
 
 def scaling(scale: Tensor | float, inner: tuple[int, ...]) -> Linear:
     """Return x ↦ s ⊙ x, for s that broadcasts against one state without changing its shape."""
-    factor = torch.as_tensor(scale).detach().double()
+    factor = torch.as_tensor(scale, dtype=torch.float64).detach()
     size = factor.abs()
     return Linear(
         inner=inner,

@@ -186,18 +186,19 @@ class Activate(Node):
 
     def surround(self, own: Range, source: Range, roundoff: Roundoff) -> Range:
         """Return the range with lines around σ over the source's interval, apart by the allowances, too."""
-        around, slack = lines(self.curve, source.low, source.high), roundoff.of_own
-        under = own.error + slack * (around.lower.abs() + around.lower_slope.abs() * source.size)
-        over = own.error + slack * (around.upper.abs() + around.upper_slope.abs() * source.size)
-        return replace(own, enclosing=replace(around, lower=around.lower - under, upper=around.upper + over))
+        around = lines(self.curve, source.low, source.high)
+        slope = torch.maximum(around.lower_slope.abs(), around.upper_slope.abs())
+        size = torch.maximum(around.lower.abs(), around.upper.abs()) + slope * source.size
+        slack = own.error + roundoff.of_own * size
+        return replace(own, enclosing=replace(around, lower=around.lower - slack, upper=around.upper + slack))
 
     def pull(self, rows: Tensor, own: Range) -> tuple[Tensor, list[Tensor]]:
         """Return ⟨A⁺, β⟩ + ⟨A⁻, β'⟩ and A⁺ ⊙ α + A⁻ ⊙ α', with the lines that enclose σ."""
         assert own.enclosing is not None
-        line = own.enclosing
-        positive, negative = rows.clamp(min=0), rows.clamp(max=0)
-        constant = dot(positive, line.lower) + dot(negative, line.upper)
-        return constant, [positive * line.lower_slope.unsqueeze(1) + negative * line.upper_slope.unsqueeze(1)]
+        line, positive = own.enclosing, rows.clamp(min=0)
+        constant = dot(rows, line.upper) + dot(positive, line.lower - line.upper)
+        pulled = rows * line.upper_slope.unsqueeze(1)
+        return constant, [pulled.addcmul_(positive, (line.lower_slope - line.upper_slope).unsqueeze(1))]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -228,4 +229,4 @@ def by_interval(rows: Tensor, own: Range) -> Tensor:
 
 def dot(rows: Tensor, values: Tensor) -> Tensor:
     """Return ⟨A, v⟩ for A (batch or 1, rows, *shape) and v (batch or 1, *shape), (batch, rows)."""
-    return (rows.flatten(2) @ values.flatten(1).unsqueeze(-1)).squeeze(-1)
+    return (rows.reshape(*rows.shape[:2], -1) @ values.reshape(len(values), -1, 1)).squeeze(-1)

@@ -103,7 +103,7 @@ def constant(value: Any, like: Symbol) -> Tensor:
     """
     if isinstance(value, Symbol):
         raise Untraceable("no bound for a product of two values that depend on the input")
-    tensor = torch.as_tensor(value, device=like.device).detach().double()
+    tensor = torch.as_tensor(value, dtype=torch.float64, device=like.device).detach()
     if not bool(tensor.isfinite().all()):
         raise Untraceable("no bound with weights that are not finite, or that depend on the input in a hidden way")
     return tensor

@@ -17,7 +17,7 @@ from robustode.models.output import select
 from robustode.models.resnet import ResNet
 from robustode.models.wrap import WrappedModel
 
-AGREEMENT = 1e-6  # of the graph's logits with the module's at random points: it tells another map, not rounding
+AGREEMENT = 1e-7  # of the graph's logits with the module's at random points: it tells another map, not rounding
 POINTS = 4
 
 __all__ = ["Untraceable", "trace"]
