@@ -30,7 +30,7 @@ def certify(
     """Return for every sample a radius within which no input has another answer.
 
     The radius is the least over the classes k ≠ y of the largest that a bound gives for z_y > z_k: the better of all
-    bounds per sample and class. It holds for all of the ball, inside the box of valid inputs and outside.
+    bounds per sample and class. It speaks of valid inputs, those inside the model's bounds.
 
     Args:
         model: classifier.

@@ -1,4 +1,4 @@
-"""An sNODE around its nominal trajectory: every activation as a source of curvature, and where its effect arrives."""
+"""The pass that expands an sNODE around the trajectories of samples, block of steps by block."""
 
 from __future__ import annotations
 
@@ -9,84 +9,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from robustode.certificates.expansion import Arrival, Expansion, Group, Site
 from robustode.certificates.slopes import curvature_range
 from robustode.solvers.flow import Flow
 
 BLOCKS = 16  # of steps, at most: their number decides memory and time, their length how tight a bound is
 NOISE = 1e-13  # relative, of a sum of squares that may come out as nothing
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Site:
-    """One evaluation of σ, in a step and stage of the nominal pass; q is what its value deviates from linear by.
-
-    Attributes:
-        pre: a, (batch, features).
-        slope, curvature: σ'(a), σ''(a).
-        forms: G = ∂a/∂input, (batch, features, inputs).
-        size: upper bound of ‖G‖₂, (batch,).
-        gram: c_i c_j (G_i·G_j)² with c = σ'', (batch, features, features): yᵀ gram y = ‖Σ y_i c_i G_i G_iᵀ‖²_F.
-        sources: what arrives at a, of the curvature of earlier sites.
-    """
-
-    pre: Tensor
-    slope: Tensor
-    curvature: Tensor
-    forms: Tensor
-    size: Tensor
-    gram: Tensor
-    sources: tuple[Arrival, ...]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Arrival:
-    """How the deviations of one group of sites arrive at some outputs: y_r · Σ_m V_m q_m for each output r.
-
-    Attributes:
-        group: number of the group, see `Group`.
-        absolute: |y|, (batch, outputs, features) float32, rounded up.
-        frobenius: (batch, outputs), ‖Σ_m Σ_i (y V_m)_i σ''_i G_i G_iᵀ‖_F: the second-order part is at most half of it
-            times ‖δ‖₂².
-    """
-
-    group: int
-    absolute: Tensor
-    frobenius: Tensor
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Group:
-    """Sites whose deviations are taken together: one site, or all of a block of steps as they arrive at its end.
-
-    Attributes:
-        sites: their numbers.
-        reach: |V_m| for each, (batch, features, features); None for the identity.
-        weights: v_m, near which V_m is v_m I.
-        rest: |V_m − v_m I|, None for nothing.
-    """
-
-    sites: tuple[int, ...]
-    reach: tuple[Tensor | None, ...]
-    weights: tuple[float, ...]
-    rest: tuple[Tensor | None, ...]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Expansion:
-    """A batch of nominal trajectories with all that a bound of second order needs of them, apart from ε.
-
-    Attributes:
-        sites: in the order of evaluation.
-        groups: that `Arrival.group` numbers.
-        jacobian: P = ∂x(T)/∂input, (batch, features, inputs).
-        outputs: how the groups arrive at the logits' differences, see `expand`.
-        linear: (batch, outputs, inputs), their gradients.
-    """
-
-    sites: tuple[Site, ...]
-    groups: tuple[Group, ...]
-    linear: Tensor
-    outputs: tuple[Arrival, ...]
 
 
 @dataclass(eq=False)
@@ -97,6 +25,7 @@ class _Builder:
     name: str
     state: Tensor
     jacobian: Tensor
+    states: list[Tensor] = field(default_factory=list)
     sites: list[Site] = field(default_factory=list)
     groups: list[Group] = field(default_factory=list)
     grams: list[Tensor] = field(default_factory=list)
@@ -111,6 +40,7 @@ class _Builder:
         weights: dict[int, float] = {}
         own: dict[int, int] = {}  # site → group of that site alone
         for n in steps:
+            self.states.append(self.state)
             values: list[Tensor] = []
             tangents: list[Tensor] = []
             waves: list[dict[int, Tensor]] = []  # ∂k_j/∂q_m
@@ -236,6 +166,7 @@ def expand(flow: Flow, name: str, start: Tensor, scale: float, outputs: Tensor) 
     return Expansion(
         sites=tuple(builder.sites),
         groups=tuple(builder.groups),
+        states=(*builder.states, builder.state),
         linear=outputs @ builder.jacobian,
         outputs=tuple(builder.from_blocks(outputs)),
     )
@@ -246,9 +177,15 @@ def block_length(flow: Flow) -> int:
     return math.ceil(flow.steps / BLOCKS)
 
 
+def blocks(flow: Flow) -> int:
+    """Return the number of blocks."""
+    return math.ceil(flow.steps / block_length(flow))
+
+
 def expansion_bytes(flow: Flow) -> int:
-    """Return the memory of the expansion of one sample, nearly."""
-    features, stages, length = flow.weight.shape[1], flow.tableau.stages, block_length(flow)
-    sites, blocks = flow.steps * stages, math.ceil(flow.steps / length)
-    pairs = sites * blocks // 2 + sites * length * stages // 2
-    return features**2 * (4 * pairs + 8 * (3 * sites + 2 * sites))
+    """Return the memory of the expansion of one sample, nearly: |y| of every pair of a site and an earlier block, or
+    a site of its own block, in float32; forms and grams of every site in float64."""
+    features, stages = flow.weight.shape[1], flow.tableau.stages
+    sites = flow.steps * stages
+    pairs = sites * (blocks(flow) + block_length(flow) * stages) // 2
+    return features**2 * (4 * pairs + 8 * 5 * sites)
