@@ -1,0 +1,183 @@
+"""How far the deployed arithmetic can be from the exact map: rounding errors of a sweep, bounded step by step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robustode.certificates.linear import UNIT, Linear, linear
+from robustode.certificates.network import network, state_shape
+from robustode.certificates.problem import Problem
+from robustode.certificates.slopes import slope_range
+from robustode.certificates.steps import step_constants
+from robustode.solvers.flow import Flow
+
+ACTIVATION_ULPS = 16  # of max(1, |σ|): error of the vectorised functions that σ is made of, with its own operations
+BOUNDED = ("tanh", "sigmoid")  # |σ| ≤ 1
+TF32 = 2.0**-11  # unit roundoff of the factors
+MARGIN = 1.01  # for terms of second order in u
+
+
+def rounding_slack(problem: Problem, reach: Tensor) -> Tensor:
+    """Return a bound of |(z_y − z_k)_deployed − (z_y − z_k)_exact| for all k and inputs of a ball, (batch,) float64.
+
+    It holds for |x_n| ≤ reach at every depth, and covers the rounding of the float64 copy that the margins are taken
+    of. The errors of the steps are carried on by Lipschitz constants of the steps for all slopes, which is coarse for
+    a net that expands much: a bound that has its own constants does better with `step_error`.
+
+    Args:
+        problem: of an sNODE on a fixed grid.
+        reach: (batch,) or (batch, *state), a bound of |x_i| at every depth, deployed trajectories included.
+
+    Source: running error analysis: Higham, Accuracy and Stability of Numerical Algorithms (2002), section 3.3.
+    """
+    flow, shape = network(problem).flow, state_shape(problem)
+    size = reach.reshape(*reach.shape, *(1,) * (len(shape) + 1 - reach.dim())).expand(-1, *shape)
+    constants = step_constants(flow, "l2", shape)
+    error = _length(input_error(problem, size))
+    for n in range(flow.steps):
+        error = constants[n] * error + _length(step_error(problem, flow, n, size))
+    difference = flow.weight.new_zeros(1, shape[0])
+    difference[0, :2] = 1.0
+    width = _length(network(problem).read_transposed(difference))
+    return (width * error + readout_error(problem, size)).where(error.isfinite(), torch.inf)
+
+
+def input_error(problem: Problem, reach: Tensor) -> Tensor:
+    """Return a bound of the error of the encoding of an input, componentwise for |x(0)| ≤ reach, (batch, *state).
+
+    Four roundings (that of the scale included) of numbers no larger than reach + |background| + |lo| · |scale|.
+    """
+    model = network(problem)
+    config = model.config
+    offset = abs(config["background"]) + abs(model.bounds[0] * model.encoding_scale)
+    return 8 * units(problem) * (reach + offset)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Encoded:
+    """What the error of the encoding does in the first step, bounded componentwise, (batch, *state) each.
+
+    Attributes:
+        stages: to the pre-activations of its stages.
+        step: to its result.
+    """
+
+    stages: tuple[Tensor, ...]
+    step: Tensor
+
+
+def encoded(problem: Problem, flow: Flow, reach: Tensor) -> Encoded:
+    """Return what an error of x(0) within `input_error` does in the first step, whatever the slopes; as for that."""
+    error, slope, h = input_error(problem, reach), _steepest(flow), flow.step
+    stages: list[Tensor] = []
+    for i in range(flow.tableau.stages):
+        size = error + h * slope * sum(abs(a) * stage for a, stage in zip(flow.tableau.a[i], stages, strict=True))
+        part = linear(flow, 0, i)
+        stages.append(part.rows(size) + part.diagonal.abs() * size)
+    out = error + h * slope * sum(abs(b) * stage for b, stage in zip(flow.tableau.b, stages, strict=True))
+    return Encoded(stages=tuple(stages), step=out * MARGIN)
+
+
+def step_error(problem: Problem, flow: Flow, n: int, reach: Tensor) -> Tensor:
+    """Return a bound of the rounding error of step n, componentwise, (batch, *state) float64.
+
+    It holds for the deployed arithmetic and the float64 copy together.
+
+    Args:
+        problem: names the arithmetic.
+        flow: in float64.
+        n: number of the step.
+        reach: (batch, *state), a bound of |x_n| of all states that are computed.
+
+    Source: `stage_errors`.
+    """
+    return stage_errors(flow, n, reach, units(problem), _factor_error(problem, flow))[1]
+
+
+def stage_errors(
+    flow: Flow, n: int, reach: Tensor, unit: float = 2 * UNIT, factors: float = 0.0
+) -> tuple[list[Tensor], Tensor]:
+    """Return bounds of the errors of the pre-activations of every stage of step n, and of its result, componentwise.
+
+    Of a pre-activation: γ_{m+16} (|K| |z| + |b|) for the sum of m products and the interpolation of the weights, and
+    |K| times the error of its input. Of a value: the largest slope times that, and `ACTIVATION_ULPS` u for σ. A few u
+    for the sums that make a stage's input and the next state.
+
+    Args:
+        flow, n, reach: as for `step_error`.
+        unit: unit roundoff.
+        factors: relative error of the factors of a product.
+
+    Source: Higham, Accuracy and Stability of Numerical Algorithms (2002), section 3.5.
+    """
+    h, slope, sums = flow.step, _steepest(flow), 8 * flow.tableau.stages * unit
+    offs: list[Tensor] = []
+    errors: list[Tensor] = []
+    values: list[Tensor] = []
+    for i in range(flow.tableau.stages):
+        size, off = reach, torch.zeros_like(reach)
+        for a, error, value in zip(flow.tableau.a[i], errors, values, strict=True):
+            size, off = size + h * abs(a) * value, off + h * abs(a) * error
+        off = off + sums * size
+        part = linear(flow, n, i)
+        size = pre_size(flow, part, n, i, size)
+        offs.append((_gamma(part.terms + 16, unit) + factors) * size + part.rows(off) + part.diagonal.abs() * off)
+        value = flow.activation.at_zero + slope * size
+        values.append(value.clamp(max=1.0) if flow.activation.name in BOUNDED else value)
+        rough = 0.0 if flow.activation.name == "identity" else ACTIVATION_ULPS * unit
+        errors.append(slope * offs[-1] + rough * values[-1].clamp(min=1.0))
+    out = sums * reach
+    for b, error, value in zip(flow.tableau.b, errors, values, strict=True):
+        out = out + h * b * (error + sums * value)
+    return offs, out * MARGIN
+
+
+def pre_size(flow: Flow, part: Linear, n: int, i: int, size: Tensor) -> Tensor:
+    """Return Σ_j |K_ij| v_j + |b_i| of stage i of step n for v ≥ 0, at least, with the sizes of the knots as weights.
+
+    The interpolation of two knots may cancel, and its rounding error goes with their sizes.
+    """
+    k, w = flow.positions[n][i]
+    ends = (k,) if w == 0.0 else (k, k + 1)
+    total = torch.zeros_like(size)
+    for knot, share in zip(ends, (1 - w, w), strict=False):
+        whole = Linear(operator=part.operator, weight=flow.weight[knot].detach())
+        total = total + share * (whole.rows(size) + whole.diagonal.abs() * size)
+        total = total + share * flow.operator.spread(flow.bias[knot].detach().abs())
+    return total * (1 + part.slack)
+
+
+def readout_error(problem: Problem, reach: Tensor) -> Tensor:
+    """Return a bound of the rounding error of a difference of two logits, for |x(T)| ≤ reach, (batch,)."""
+    terms = 0 if network(problem).operator.dims == 1 else reach[0, 0].numel()
+    return 2 * _gamma(terms + 4, units(problem)) * reach.flatten(1).amax(1)
+
+
+def units(problem: Problem) -> float:
+    """Return the unit roundoff of the deployed model plus that of its float64 copy."""
+    return problem.unit + UNIT
+
+
+def _gamma(terms: int, unit: float) -> float:
+    return terms * unit / (1 - terms * unit)
+
+
+def _factor_error(problem: Problem, flow: Flow) -> float:
+    """What the tensor cores of a GPU take from the factors of a product in float32, where they are allowed to."""
+    if not problem.x.is_cuda or problem.unit < 2.0**-30:
+        return 0.0
+    backend = torch.backends.cuda.matmul if flow.operator.dims == 1 else torch.backends.cudnn
+    return 4 * TF32 if backend.allow_tf32 else 0.0
+
+
+def _steepest(flow: Flow) -> float:
+    ends = torch.tensor([torch.inf], dtype=torch.float64)
+    low, high = slope_range(flow.activation.name, -ends, ends)
+    return float(torch.maximum(low.abs(), high.abs()))
+
+
+def _length(error: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(error.flatten(1), dim=1) * (1 + 2.0**-40)

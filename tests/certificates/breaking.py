@@ -1,0 +1,55 @@
+"""Attempts to find another answer within certified radii: what every bound's tests use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+STEPS = 25
+
+
+def unit_vectors(shape: tuple[int, ...], norm: str, generator: torch.Generator) -> Tensor:
+    """Random points of the unit sphere of a norm, (n, d): corners of the cube or coordinates among them."""
+    draws = torch.randn(shape, generator=generator, dtype=torch.float64)
+    if norm == "linf":
+        return draws.sign()
+    if norm == "l2":
+        return draws / draws.norm(dim=-1, keepdim=True)
+    return torch.zeros_like(draws).scatter(-1, draws.abs().argmax(-1, keepdim=True), 1.0) * draws.sign()
+
+
+def lowest_margins(logits: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, radius: Tensor, norm: str) -> Tensor:
+    """Return the lowest margin z_y − max z_k found in the balls, (batch,), by random points and gradient descent.
+
+    Args:
+        logits: differentiable, float64.
+        x: (batch, ...).
+        y: (batch,).
+        radius: (batch,).
+        norm: of the balls.
+    """
+    generator = torch.Generator().manual_seed(0)
+    size = radius.reshape(-1, *(1,) * (x.dim() - 1))
+    lowest = torch.full_like(radius, torch.inf)
+    for k in range(40):
+        delta = unit_vectors((len(x), x[0].numel()), norm, generator).reshape(x.shape) * size
+        point = x + delta * (1.0 if k % 2 else float(torch.rand((), generator=generator)))
+        for _ in range(STEPS if k < 4 else 1):
+            point = point.detach().requires_grad_()
+            z = logits(point)
+            margin = (z.gather(1, y[:, None]) - z.scatter(1, y[:, None], -torch.inf)).amin(1)
+            lowest = torch.minimum(lowest, margin.detach())
+            (gradient,) = torch.autograd.grad(margin.sum(), point)
+            point = x - size * _steepest(gradient.flatten(1), norm).reshape(x.shape)
+    return lowest
+
+
+def _steepest(gradient: Tensor, norm: str) -> Tensor:
+    if norm == "linf":
+        return gradient.sign()
+    if norm == "l2":
+        return torch.nn.functional.normalize(gradient, dim=1, eps=1e-300)
+    index = gradient.abs().argmax(1, keepdim=True)
+    return torch.zeros_like(gradient).scatter(1, index, gradient.gather(1, index).sign())

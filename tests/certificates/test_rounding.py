@@ -1,0 +1,74 @@
+"""Bounds of rounding against the rounding that occurs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from robustode.certificates.problem import make_problem
+from robustode.certificates.rounding import rounding_slack, stage_errors
+from robustode.errors import OptionError
+from robustode.solvers.activations import ACTIVATIONS
+from tests.problems import random_affine, random_conv_snode, random_points, random_snode
+
+
+def deployed_and_reach(make, **config):
+    model = make(dtype=torch.float32, **config)
+    x = random_points(model.input_shape, 32, dtype=torch.float32)
+    problem = make_problem(model, x, torch.zeros(32, dtype=torch.int64), "l2")
+    exact = problem.exact
+    with torch.no_grad():
+        states = torch.stack(list(exact.flow.states(exact.encode(problem.x))))
+        apart = model(x).double() - problem.logits
+    return problem, states.abs().amax(0).flatten(1).amax(1) * 1.001, apart
+
+
+@pytest.mark.parametrize("method", ["euler", "rk4"])
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+def test_above_the_error_of_float32_and_not_absurd(activation, method):
+    problem, reach, apart = deployed_and_reach(random_snode, activation=activation, method=method, steps=6, scale=0.7)
+    slack = rounding_slack(problem, reach)
+    error = (apart[:, :1] - apart).abs().amax(1)
+    assert (error <= slack).all()
+    assert error.max() > 0
+    assert slack.median() < 3000 * error.median()
+
+
+def test_convolutional():
+    problem, reach, apart = deployed_and_reach(random_conv_snode, scale=0.5, steps=4)
+    assert ((apart[:, :1] - apart).abs().amax(1) <= rounding_slack(problem, reach)).all()
+
+
+def test_negligible_in_float64():
+    model = random_snode(scale=0.5)
+    x = random_points(model.input_shape, 3)
+    problem = make_problem(model, x, torch.zeros(3, dtype=torch.int64), "l2")
+    assert rounding_slack(problem, torch.full((3,), 3.0, dtype=torch.float64)).max() < 1e-10
+
+
+def test_grows_with_reach_and_holds_for_a_reach_by_component():
+    problem, reach, _ = deployed_and_reach(random_snode, steps=4)
+    assert (rounding_slack(problem, 2 * reach) > rounding_slack(problem, reach)).all()
+    whole = reach[:, None].expand(-1, 12)
+    assert torch.allclose(rounding_slack(problem, whole), rounding_slack(problem, reach))
+
+
+@pytest.mark.parametrize("method", ["euler", "midpoint", "rk4"])
+def test_errors_of_one_step(method):
+    model = random_snode(dtype=torch.float32, method=method, steps=4, scale=3.0)
+    exact = make_problem(model, torch.zeros(1, 1, 3, 4), torch.zeros(1, dtype=torch.int64), "l2").exact
+    x = torch.randn(400, 12, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        ours = next(v for n, v in enumerate(model.flow.states(x)) if n == 1).double()
+        true = next(v for n, v in enumerate(exact.flow.states(x.double())) if n == 1)
+    bound = stage_errors(exact.flow, 0, x.double().abs(), 2.0**-24)[1]
+    assert ((ours - true).abs() <= bound).all()
+    assert (ours - true).abs().max() > 2.0**-26
+
+
+def test_other_models_are_refused():
+    model = random_affine()
+    x = random_points(model.input_shape, 2)
+    problem = make_problem(model, x, torch.zeros(2, dtype=torch.int64), "l2")
+    with pytest.raises(OptionError, match="expected an sNODE"):
+        rounding_slack(problem, torch.ones(2, dtype=torch.float64))
