@@ -6,5 +6,5 @@ from robustode.certificates import affine, flow_bounds, tube
 from robustode.certificates.bound import Bound
 from robustode.certificates.propagate import AUTO_LIRPA, CROWN, IBP
 
-_ALL: tuple[Bound, ...] = (affine.AFFINE, *tube.BOUNDS, *flow_bounds.BOUNDS, IBP, CROWN, AUTO_LIRPA)
+_ALL: tuple[Bound, ...] = (affine.AFFINE, *tube.BOUNDS, IBP, CROWN, AUTO_LIRPA, *flow_bounds.BOUNDS)
 BOUNDS: dict[str, Bound] = {bound.name: bound for bound in _ALL}
