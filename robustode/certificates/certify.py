@@ -37,7 +37,8 @@ def certify(
         x: (batch, *input_shape).
         y: (batch,) int64, the labels; samples with another answer have radius 0.
         norm: "l1", "l2" or "linf".
-        methods: names of `BOUNDS`; None takes all that the model allows and that are not `extra`.
+        methods: names of `BOUNDS`; None takes all that the model allows and that are not `extra`, and where there are
+            none, a `fallback`.
         certifies: "discrete", the deployed discrete map; "flow", the solution of the ODE.
 
     Raises:
@@ -87,15 +88,11 @@ def _chosen(problem: Problem, methods: Sequence[str] | None, certifies: str) -> 
     for name in methods or ():
         if name not in BOUNDS:
             raise unknown("method of certification", name, BOUNDS)
-    left_out: dict[str, str] = {}
-    chosen = []
-    for bound in BOUNDS.values():
-        if (bound.name not in methods) if methods is not None else bound.extra:
-            continue
-        if (reason := _refused(bound, problem, certifies)) is None:
-            chosen.append(bound)
-        else:
-            left_out[bound.name] = reason
+    asked = [b for b in BOUNDS.values() if (b.name in methods if methods is not None else not b.extra)]
+    chosen, left_out = _allowed(asked, problem, certifies)
+    if not chosen and methods is None:
+        chosen, more = _allowed([bound for bound in BOUNDS.values() if bound.fallback], problem, certifies)
+        left_out |= more
     if not chosen or (methods is not None and left_out):
         remaining = [b.name for b in BOUNDS.values() if _refused(b, problem, certifies) is None]
         raise OptionError(
@@ -105,6 +102,13 @@ def _chosen(problem: Problem, methods: Sequence[str] | None, certifies: str) -> 
             fix=f"Bounds that remain: {', '.join(remaining)}." if remaining else "Take randomised smoothing.",
         )
     return chosen, left_out
+
+
+def _allowed(bounds: list[Bound], problem: Problem, certifies: str) -> tuple[list[Bound], dict[str, str]]:
+    """Return the bounds that a model has, and why it has not the others."""
+    reasons = {bound.name: _refused(bound, problem, certifies) for bound in bounds}
+    chosen = [bound for bound in bounds if reasons[bound.name] is None]
+    return chosen, {name: reason for name, reason in reasons.items() if reason is not None}
 
 
 def _refused(bound: Bound, problem: Problem, certifies: str) -> str | None:

@@ -120,7 +120,7 @@ def _radii(problem: Problem, bounds: Encloser, search: Search, chunk: int, cost:
     return ClassRadii(radius=torch.cat(radii), passes=torch.cat(passes).double())
 
 
-def _bound(name: str, title: str, source: str, refuses: Callable, radii: Callable, extra: bool) -> Bound:
+def _bound(name: str, title: str, source: str, refuses: Callable, radii: Callable, fallback: bool) -> Bound:
     return Bound(
         name=name,
         title=title,
@@ -129,7 +129,8 @@ def _bound(name: str, title: str, source: str, refuses: Callable, radii: Callabl
         source=source,
         refuses=refuses,
         radii=radii,
-        extra=extra,
+        extra=True,
+        fallback=fallback,
     )
 
 
@@ -139,7 +140,7 @@ IBP = _bound(
     "Gowal et al., arXiv 1810.12715",
     _refuses_intervals,
     _intervals,
-    False,
+    True,
 )
 CROWN = _bound(
     "crown",
@@ -147,5 +148,5 @@ CROWN = _bound(
     "Zhang et al., arXiv 1811.00866 (CROWN)",
     _refuses_lines,
     _lines,
-    True,
+    False,
 )
