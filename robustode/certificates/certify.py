@@ -30,7 +30,7 @@ def certify(
     """Return for every sample a radius within which no input has another answer.
 
     The radius is the least over the classes k ≠ y of the largest that a bound gives for z_y > z_k: the better of all
-    bounds per sample and class. It holds for all of the ball, inside the box of valid inputs and outside.
+    bounds per sample and class. It speaks of valid inputs, those inside the model's bounds.
 
     Args:
         model: classifier.
@@ -96,7 +96,9 @@ def _joined(
 ) -> Certificate:
     names = list(found)
     radii = torch.stack([part.radius for part in found.values()])  # (bounds, batch, classes)
-    radii = torch.where(right[:, None], radii, 0.0).scatter(2, problem.y[None, :, None].expand(len(names), -1, 1), torch.inf)
+    radii = torch.where(right[:, None], radii, 0.0).scatter(
+        2, problem.y[None, :, None].expand(len(names), -1, 1), torch.inf
+    )
     best, which = radii.max(0)
     radius, nearest = best.min(1)
     positive = radius > 0
@@ -121,7 +123,9 @@ def _joined(
 def _check_samples(model: Classifier, x: Tensor, y: Tensor) -> None:
     shape = tuple(model.input_shape)
     if tuple(x.shape[1:]) != shape or not x.is_floating_point():
-        raise OptionError("x", expected=f"floating-point samples (batch, {', '.join(map(str, shape))})", got=tuple(x.shape))
+        raise OptionError(
+            "x", expected=f"floating-point samples (batch, {', '.join(map(str, shape))})", got=tuple(x.shape)
+        )
     if not bool(x.isfinite().all()):
         raise OptionError("x", expected="finite values", got="NaN or infinity")
     if tuple(y.shape) != (len(x),) or y.is_floating_point() or not bool(((y >= 0) & (y < model.classes)).all()):

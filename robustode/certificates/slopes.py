@@ -134,9 +134,7 @@ _TANH_BEND = math.log(2 + math.sqrt(3)) / 2  # tanh'' is extremal where tanh² =
 _SIGMOID_BEND = math.log(2 + math.sqrt(3))  # σ'' of the sigmoid likewise
 
 SHAPES: dict[str, Shape] = {
-    "tanh": Shape(
-        slope=_tanh_slope, curvature=_tanh_curvature, turns=(0.0,), bends=(-_TANH_BEND, _TANH_BEND)
-    ),
+    "tanh": Shape(slope=_tanh_slope, curvature=_tanh_curvature, turns=(0.0,), bends=(-_TANH_BEND, _TANH_BEND)),
     "sigmoid": Shape(
         slope=_sigmoid_slope, curvature=_sigmoid_curvature, turns=(0.0,), bends=(-_SIGMOID_BEND, _SIGMOID_BEND)
     ),

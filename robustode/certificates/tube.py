@@ -51,7 +51,8 @@ def constants(problem: Problem, flow: Flow, norm: str) -> Tensor:
 def _over_chunks(problem: Problem, local: bool) -> ClassRadii:
     flow, state = network(problem).flow, state_shape(problem)
     features = torch.Size(state).numel()
-    row = 8 * features * (4 * flow.steps * flow.tableau.stages + (8 * features if flow.operator.dims == 1 else 8))
+    eigen = 8 * features if flow.operator.dims == 1 and features <= EIGEN_FEATURES else 16
+    row = 8 * features * (4 * flow.steps * flow.tableau.stages + eigen)
     size = max(1, CHUNK_BYTES // row)
     starts = range(0, max(len(problem.x), 1), size)
     parts = [_radii(problem.part(slice(k, k + size)), flow, local) for k in starts]
