@@ -14,9 +14,9 @@ class Certificate:
     """What `certify` found, one row for each sample.
 
     Attributes:
-        radius: (batch,) float64, in raw-input units: no input strictly nearer than this, in the norm, has another
-            answer. 0 where the clean answer is wrong or nothing is certified. The box of valid inputs is not used up:
-            a radius may be larger than any valid perturbation.
+        radius: (batch,) float64, in raw-input units: no valid input (inside the bounds) strictly nearer than this, in
+            the norm, has another answer. 0 where the clean answer is wrong or nothing is certified. It may be larger
+            than any valid perturbation.
         class_radius: (batch, classes) float64, the same for each other class; inf in the column of the label.
         status: for each sample "certified", "misclassified" (the clean answer is not the label) or "nothing".
         method: for each sample the name of the bound that gave the radius, "" without one.

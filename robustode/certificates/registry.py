@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from robustode.certificates import flow_bounds, tube
+from robustode.certificates import affine, flow_bounds, tube
 from robustode.certificates.bound import Bound
 
-_ALL: tuple[Bound, ...] = (*tube.BOUNDS, *flow_bounds.BOUNDS)
+_ALL: tuple[Bound, ...] = (affine.AFFINE, *tube.BOUNDS, *flow_bounds.BOUNDS)
 BOUNDS: dict[str, Bound] = {bound.name: bound for bound in _ALL}

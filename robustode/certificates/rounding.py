@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -57,6 +58,31 @@ def input_error(problem: Problem, reach: Tensor, unit: float | None = None) -> T
     config = model.config
     offset = abs(config["background"]) + abs(model.bounds[0] * model.encoding_scale)
     return 8 * (units(problem) if unit is None else unit) * (reach + offset)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Encoded:
+    """What the error of the encoding does in the first step, bounded componentwise, (batch, *state) each.
+
+    Attributes:
+        stages: to the pre-activations of its stages.
+        step: to its result.
+    """
+
+    stages: tuple[Tensor, ...]
+    step: Tensor
+
+
+def encoded(problem: Problem, flow: Flow, reach: Tensor) -> Encoded:
+    """Return what an error of x(0) within `input_error` does in the first step, whatever the slopes; as for that."""
+    error, slope, h = input_error(problem, reach), _steepest(flow), flow.step
+    stages: list[Tensor] = []
+    for i in range(flow.tableau.stages):
+        size = error + h * slope * sum(abs(a) * stage for a, stage in zip(flow.tableau.a[i], stages, strict=True))
+        part = linear(flow, 0, i)
+        stages.append(part.rows(size) + part.diagonal.abs() * size)
+    out = error + h * slope * sum(abs(b) * stage for b, stage in zip(flow.tableau.b, stages, strict=True))
+    return Encoded(stages=tuple(stages), step=out * MARGIN)
 
 
 def step_error(problem: Problem, flow: Flow, n: int, reach: Tensor) -> Tensor:
