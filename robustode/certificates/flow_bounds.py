@@ -19,7 +19,7 @@ from robustode.certificates.rounding import input_error
 from robustode.certificates.search import largest_radii
 from robustode.certificates.slopes import slope_range
 from robustode.certificates.sweep import HUGE, Drift, beside, length
-from robustode.certificates.tube import CHEAP_ROUNDS, CHUNK_BYTES, EIGEN_FEATURES, ROUNDS
+from robustode.certificates.tube import CHEAP_ROUNDS, EIGEN_FEATURES, ROUNDS, by_chunks
 from robustode.models.snode import SNODE
 from robustode.sensitivity.norms import NORMS
 
@@ -45,11 +45,7 @@ def knot_log_norms(model: SNODE, state: tuple[int, ...], norm: str) -> Tensor:
 def _over_chunks(problem: Problem, local: bool) -> ClassRadii:
     model, features = network(problem), torch.Size(state_shape(problem)).numel()
     row = 8 * features * (8 * WINDOWS + 64 + (8 * features if features <= EIGEN_FEATURES else 0))
-    size = max(1, CHUNK_BYTES // row)
-    parts = [_radii(problem.part(slice(k, k + size)), model, local) for k in range(0, max(len(problem.x), 1), size)]
-    return ClassRadii(
-        radius=torch.cat([part.radius for part in parts]), passes=torch.cat([part.passes for part in parts])
-    )
+    return by_chunks(problem, row, lambda part: _radii(part, model, local))
 
 
 def _radii(problem: Problem, model: SNODE, local: bool) -> ClassRadii:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 
 import pytest
@@ -174,3 +175,24 @@ def test_refusals_name_the_reason():
     affine = random_affine(input_shape=(1, 2, 3))
     with pytest.raises(OptionError, match="tube: Affine: no sNODE"):
         certify(affine, x, y, methods=["tube"])
+
+
+def test_a_net_that_overflows_is_not_certified():
+    model = multiple([1e30], steps=12)
+    x, y = sampled(model)
+    assert not model(x).isfinite().all()
+    for norm in NORMS:
+        found = certify(model, x, y, norm=norm, methods=["lipschitz", "tube"])
+        assert (found.radius == 0).all()
+        assert not found.class_radius.isnan().any()
+
+
+def test_arithmetic_too_coarse_for_a_bound_certifies_nothing():
+    model = random_snode(**SMALL)
+    x, y = sampled(model)
+    problem = make_problem(model, x, y, "l2")
+    deployed = random_snode(dtype=torch.bfloat16, **SMALL)
+    with torch.no_grad():
+        fine = tube_radii(problem).radius
+        coarse = tube_radii(dataclasses.replace(problem, deployed=deployed)).radius
+    assert (coarse < fine)[fine.isfinite()].all()
