@@ -48,6 +48,8 @@ class AffineForm:
     def loss(self, eps: Tensor) -> Tensor:
         """Return an upper bound of what each margin loses over the ball of radius ε, (batch,): (batch, classes).
 
+        inf where the deviations outgrow all numbers.
+
         The rounding errors of the deployed sweep are among the deviations, so that what it computes is covered.
         """
         deviations: list[Deviation] = []
@@ -69,7 +71,7 @@ class AffineForm:
                 moved = self._after(moved, deviations[-stages:], number, eps)
         error = self._arriving(self.expansion.outputs, deviations, carried, radius)
         error = error + readout_error(self.problem, self.expansion.states[-1].abs() + moved)[:, None]
-        return (self.linear * eps[:, None] + error) * (1 + SLACK)
+        return ((self.linear * eps[:, None] + error) * (1 + SLACK)).nan_to_num(nan=torch.inf)
 
     def _moved(self, eps: Tensor) -> Tensor:
         """Return a bound of |x(0) − x̂(0)|, (batch, features)."""

@@ -29,7 +29,7 @@ def search(loss: Callable[[Tensor], Tensor], margins: Tensor, linear: Tensor) ->
     low, at_low = torch.zeros_like(high), torch.zeros_like(high)
     at_high, eps = torch.full_like(high, torch.inf), high * (1 - 2 * SLACK)
     for trial in range(TRIALS):
-        share = (loss(eps) / margins).nan_to_num(nan=torch.inf)
+        share = loss(eps) / margins
         share = torch.where(margins > 0, share, torch.inf)
         best = torch.where(share < 1, torch.maximum(best, eps[:, None]), best)
         worst = share.amax(1)

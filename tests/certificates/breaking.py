@@ -21,7 +21,14 @@ def unit_vectors(shape: tuple[int, ...], norm: str, generator: torch.Generator) 
     return torch.zeros_like(draws).scatter(-1, draws.abs().argmax(-1, keepdim=True), 1.0) * draws.sign()
 
 
-def lowest_margins(logits: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, radius: Tensor, norm: str) -> Tensor:
+def lowest_margins(
+    logits: Callable[[Tensor], Tensor],
+    x: Tensor,
+    y: Tensor,
+    radius: Tensor,
+    norm: str,
+    bounds: tuple[float, float] = (-torch.inf, torch.inf),
+) -> Tensor:
     """Return the lowest margin z_y − max z_k found in the balls, (batch,), by random points and gradient descent.
 
     Args:
@@ -30,6 +37,7 @@ def lowest_margins(logits: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, rad
         y: (batch,).
         radius: (batch,).
         norm: of the balls.
+        bounds: box that points are clipped to, which takes none out of its ball.
     """
     generator = torch.Generator().manual_seed(0)
     size = radius.reshape(-1, *(1,) * (x.dim() - 1))
@@ -38,7 +46,7 @@ def lowest_margins(logits: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, rad
         delta = unit_vectors((len(x), x[0].numel()), norm, generator).reshape(x.shape) * size
         point = x + delta * (1.0 if k % 2 else float(torch.rand((), generator=generator)))
         for _ in range(STEPS if k < STARTS else 1):
-            point = point.detach().requires_grad_()
+            point = point.detach().clamp(*bounds).requires_grad_()
             z = logits(point)
             margin = (z.gather(1, y[:, None]) - z.scatter(1, y[:, None], -torch.inf)).amin(1)
             lowest = torch.minimum(lowest, margin.detach())
