@@ -12,7 +12,7 @@ from robustode.certificates.network import network, refuses_discrete, state_shap
 from robustode.certificates.problem import Problem
 from robustode.certificates.remainder import remainder
 from robustode.certificates.slopes import has_curvature
-from robustode.certificates.tube import EIGEN_FEATURES, EXPANSION, by_chunks
+from robustode.certificates.tube import EXPANSION, by_chunks
 from robustode.sensitivity.norms import NORMS
 from robustode.solvers.operators import Dense
 
@@ -36,11 +36,15 @@ def _bytes(problem: Problem) -> int:
     model = network(problem)
     features, stages = torch.Size(state_shape(problem)).numel(), model.flow.tableau.stages
     tangents = (stages + 6) * problem.x[0].numel()
-    return 8 * features * (tangents + model.steps * stages * (model.classes + 8) + (6 * features if _eigen(problem) else 0))
+    return (
+        8
+        * features
+        * (tangents + model.steps * stages * (model.classes + 8) + (6 * features if _dense(problem) else 0))
+    )
 
 
-def _eigen(problem: Problem) -> bool:
-    return isinstance(network(problem).operator, Dense) and problem.x[0].numel() <= EIGEN_FEATURES
+def _dense(problem: Problem) -> bool:
+    return isinstance(network(problem).operator, Dense)
 
 
 def _radii(problem: Problem) -> ClassRadii:
@@ -49,14 +53,14 @@ def _radii(problem: Problem) -> ClassRadii:
 
 def _chunk(problem: Problem) -> ClassRadii:
     flow = network(problem).flow
-    first = first_order(problem, eigen=_eigen(problem))
+    first = first_order(problem, whole=_dense(problem))
 
     def lost(eps: Tensor) -> Tensor:
         return remainder(problem, flow, first, eps)
 
     radius = largest_balls(lost, first.margins, first.linear, ROUNDS)
     size = problem.x[0].numel()
-    passes = size + network(problem).classes + COST * ROUNDS + (EXPANSION * size if _eigen(problem) else 0)
+    passes = size + network(problem).classes + COST * ROUNDS + (EXPANSION * size if _dense(problem) else 0)
     return ClassRadii(radius=radius, passes=torch.full_like(radius[:, 0], passes))
 
 

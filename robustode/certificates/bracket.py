@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 FAR = 1e6  # largest radius tried
-TINY = 1e-300
+TINY, HUGE = 1e-300, 1e300
 NEAR = 1 - 1e-9  # first radius, as a share of that without a remainder
 
 
@@ -31,13 +31,13 @@ def largest_balls(remainder: Callable[[Tensor], Tensor], margins: Tensor, linear
     high = (margins.clamp(min=0) / rate).amin(1).clamp(max=FAR)
     low, eps = torch.zeros_like(high), high * NEAR
     for _ in range(rounds):
-        lost = remainder(eps).nan_to_num(nan=torch.inf)
+        lost = remainder(eps).nan_to_num(nan=HUGE, posinf=HUGE)
         found = ((margins - lost) / rate).clamp(min=0)
         best = torch.maximum(best, torch.minimum(eps[:, None], found))
         least = found.amin(1)
         low = torch.maximum(low, torch.minimum(least, eps))
         high = torch.where(least >= eps, torch.minimum(high, least), torch.minimum(high, eps))
-        middle = torch.where(low > 0, (low * high).sqrt(), high / 4)
+        middle = torch.where(low > 0, (low * high).sqrt(), high / 8)
         guess = _second_order(margins, rate, lost, eps)
         inside = (guess > low * 1.001) & (guess < high * 0.999)
         eps = torch.where(inside & (low > 0), guess, middle)

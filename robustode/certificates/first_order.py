@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from robustode.certificates.box import support
-from robustode.certificates.linear import linear
 from robustode.certificates.network import network
 from robustode.certificates.problem import Problem
 from robustode.certificates.sensitivities import UP, Pull, Reach, pulls, reaches, room
 from robustode.certificates.slopes import slope_range
-from robustode.certificates.steps import step_constant
+from robustode.certificates.step_norms import StepNorms, step_norms
 from robustode.certificates.sweep import Path, nominal
 from robustode.solvers.flow import Flow
 
@@ -28,8 +27,7 @@ class StepForm:
         pre, slopes: a and σ'(a) of its stages.
         reaches: how far these a move.
         pull: of the margins' cotangents through it.
-        constant: L2 norm of its Jacobian along the slopes, at least, (batch,).
-        growths: how far the input of each stage moves for a unit at x_n, likewise.
+        norms: of its Jacobian along the slopes.
     """
 
     state: Tensor
@@ -38,8 +36,7 @@ class StepForm:
     slopes: tuple[Tensor, ...]
     reaches: tuple[Reach, ...]
     pull: Pull
-    constant: Tensor
-    growths: tuple[Tensor, ...]
+    norms: StepNorms
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,12 +58,12 @@ class FirstOrder:
     margins: Tensor
 
 
-def first_order(problem: Problem, *, eigen: bool) -> FirstOrder:
+def first_order(problem: Problem, *, whole: bool) -> FirstOrder:
     """Return the discrete map of a problem's model to first order around its samples.
 
     Args:
         problem: of an sNODE on a fixed grid.
-        eigen: whether the L2 norms of Jacobians are found by eigenproblems; without, they are √(L1 · L∞).
+        whole: whether the Jacobians of the steps are formed, see `step_norms`.
     """
     model = network(problem)
     flow, path = model.flow, nominal(problem, model.flow)
@@ -75,7 +72,6 @@ def first_order(problem: Problem, *, eigen: bool) -> FirstOrder:
     *moving, (moved, _) = reaches(problem, flow, slopes)
     steps = []
     for n, step in enumerate(path.steps):
-        constant, growths = _constant(flow, n, slopes[n], eigen)
         steps.append(
             StepForm(
                 state=step.state,
@@ -84,8 +80,7 @@ def first_order(problem: Problem, *, eigen: bool) -> FirstOrder:
                 slopes=slopes[n],
                 reaches=moving[n][1],
                 pull=pulled[n],
-                constant=constant,
-                growths=growths,
+                norms=step_norms(flow, n, slopes[n], whole=whole),
             )
         )
     gradient = (model.lift_transposed(pulled[0].before) * model.encoding_scale).flatten(2)
@@ -115,19 +110,3 @@ def _differences(problem: Problem) -> Tensor:
     vectors = model.config.get("channels", problem.x[0].numel())
     same = torch.eye(model.classes, vectors, dtype=torch.float64, device=problem.x.device)
     return model.read_transposed(same[problem.y][:, None] - same)
-
-
-def _constant(flow: Flow, n: int, slopes: tuple[Tensor, ...], eigen: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Return the L2 norm of the Jacobian of step n along the slopes, and those from the step to its stages' inputs."""
-    growths: list[Tensor] = []
-
-    def at(i: int, growth: Tensor) -> tuple[Tensor, Tensor]:
-        growths.append(growth)
-        return slopes[i], slopes[i]
-
-    scales = None
-    if eigen:
-        weights = (linear(flow, n, i).weight for i in range(flow.tableau.stages))
-        scales = [torch.linalg.vector_norm(weight, dim=-1).clamp(min=1e-300) for weight in weights]
-    constant = step_constant(flow, n, "l2", at, scales, eigen=eigen)
-    return constant, tuple(growth.expand_as(constant) for growth in growths)

@@ -12,7 +12,7 @@ from robustode.certificates.first_order import FirstOrder, StepForm
 from robustode.certificates.linear import UNIT, Linear, linear
 from robustode.certificates.problem import Problem
 from robustode.certificates.rounding import input_error, readout_error, stage_errors, step_error
-from robustode.certificates.slopes import mean_curvature_range
+from robustode.certificates.slopes import mean_curvature_range, slope_range
 from robustode.certificates.steps import moved_step
 from robustode.certificates.sweep import HUGE, beside, length
 from robustode.solvers.flow import Flow
@@ -65,9 +65,7 @@ def remainder(problem: Problem, flow: Flow, first: FirstOrder, eps: Tensor) -> T
     return (total + readout_error(problem, reach)[:, None]) * UP
 
 
-def _advance(
-    problem: Problem, flow: Flow, n: int, step: StepForm, off: _State, eps: Tensor
-) -> tuple[_State, Tensor]:
+def _advance(problem: Problem, flow: Flow, n: int, step: StepForm, off: _State, eps: Tensor) -> tuple[_State, Tensor]:
     """Return how far states are from first order after step n, and what the step takes from the margins."""
     h, tableau, pull = flow.step, flow.tableau, step.pull
     moving = sum((h * s * reach.wide for s, reach in zip(step.slopes, step.reaches, strict=True)), step.moved.wide)
@@ -82,7 +80,7 @@ def _advance(
         part = linear(flow, n, i)
         alone, inner = (_sum(tableau.a[i], values, h, off.parts) for values in (own, whole))
         response = _product(part, alone)
-        across = part.row_norms("l2") * (step.growths[i] * off.length)[beside(reach)] + response
+        across = step.norms.rows[i] * off.length[beside(reach)] + response
         error = torch.minimum(across, _product(part, off.parts + inner)) + noises[i]
         bend = _bend(flow, step, i, error, noises[i], eps)
         lost = lost + h * _weighed(pull.values[i], bend)
@@ -92,7 +90,7 @@ def _advance(
         whole.append(step.slopes[i] * error + bend.size)
     added = _sum(tableau.b, own, h, off.parts) + fresh
     parts = moved_step(flow, n, off.parts, lambda i, size: (step.slopes[i], step.slopes[i])) + added
-    across = step.constant * off.length + length(added, "l2")
+    across = step.norms.whole * off.length + length(added, "l2")
     across = torch.minimum(across, length(parts, "l2")).clamp(max=HUGE) * UP
     return _State(length=across, parts=torch.minimum(parts * UP, across[beside(parts)])), lost
 
@@ -100,13 +98,19 @@ def _advance(
 def _bend(flow: Flow, step: StepForm, i: int, error: Tensor, noise: Tensor, eps: Tensor) -> Bend:
     """Return the bounds of q of a stage whose pre-activation is within `error` of that to first order.
 
+    q = ½ c Δa² with a mean curvature c, and (s − σ'(a)) Δa with a slope s that is taken in between: the less of both.
     `noise` is how far the nominal pre-activation is from that of the exact step.
     """
+    name, pre = flow.activation.name, step.pre[i]
     above, below = step.reaches[i].above * eps + error, step.reaches[i].below * eps + error
-    least, most = mean_curvature_range(flow.activation.name, step.pre[i], below, above)
     away = torch.maximum(above, below)
+    least, most = mean_curvature_range(name, pre, below, above)
+    low, high = (slope - step.slopes[i] for slope in slope_range(name, pre - below, pre + above))
+    rise = torch.maximum(high.clamp(min=0) * above, (-low).clamp(min=0) * below)
+    fall = torch.maximum((-low).clamp(min=0) * above, high.clamp(min=0) * below)
     extra = torch.maximum(least.abs(), most.abs()) * noise.square() + SLOPE_ERROR * away
-    fall, rise = (sign.clamp(min=0) / 2 * away.square() + extra for sign in (-least, most))
+    fall = torch.minimum(fall, (-least).clamp(min=0) / 2 * away.square()) + extra
+    rise = torch.minimum(rise, most.clamp(min=0) / 2 * away.square()) + extra
     return Bend(fall=fall * UP, rise=rise * UP)
 
 

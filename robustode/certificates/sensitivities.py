@@ -1,4 +1,4 @@
-"""Tangents and cotangents along given slopes, in float64, as bounds need them: what moves, and what each change costs."""
+"""Tangents and cotangents along given slopes, as bounds need them: what moves, and what each change costs."""
 
 from __future__ import annotations
 
