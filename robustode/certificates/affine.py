@@ -15,10 +15,10 @@ from robustode.certificates.trials import search
 from robustode.sensitivity.norms import NORMS
 from robustode.solvers.operators import Dense
 
-MEMORY = 2 * 2**30  # bytes that the expansions of a chunk of samples may take
-CHUNK = 8  # samples at most
+MEMORY = 2 * 2**30  # bytes that the expansion of one sample may take
+CHUNK_BYTES, CHUNK = 2**29, 64  # memory of the samples that go together, and their number
 FITS = 4  # balls that forms are fitted for, besides the tangents
-FIRST, NEXT = 8, 4  # radii tried with the tangents, and with each fit
+FIRST, NEXT = 6, 2  # radii tried with the tangents, and with each fit
 GROWTH = 1.8  # of the ball to fit for, where none is known that is too large
 SPARE = 3e-7  # relative, by which the first radius is below that of the linear part
 FAR = 1e6  # largest radius tried
@@ -39,7 +39,7 @@ def _refuses(problem: Problem) -> str | None:
 
 def _radii(problem: Problem) -> ClassRadii:
     flow = network(problem).flow
-    size = max(1, min(CHUNK, MEMORY // expansion_bytes(flow)))
+    size = max(1, min(CHUNK, CHUNK_BYTES // expansion_bytes(flow)))
     parts = []
     for first in range(0, max(len(problem.x), 1), size):
         part = problem.part(slice(first, first + size))

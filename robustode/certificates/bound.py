@@ -38,6 +38,7 @@ class Bound:
         radii: the bound.
         extra: whether it is computed only where it is asked for by name.
         fallback: whether it is computed without being asked for, too, where the model has no other bound.
+        covered_by: bounds that are never below it: where one of them is computed, it is not unless it is asked for.
     """
 
     name: str
@@ -49,3 +50,4 @@ class Bound:
     radii: Callable[[Problem], ClassRadii]
     extra: bool = False
     fallback: bool = False
+    covered_by: tuple[str, ...] = ()

@@ -37,8 +37,8 @@ def certify(
         x: (batch, *input_shape).
         y: (batch,) int64, the labels; samples with another answer have radius 0.
         norm: "l1", "l2" or "linf".
-        methods: names of `BOUNDS`; None takes all that the model allows and that are not `extra`, and where there are
-            none, a `fallback`.
+        methods: names of `BOUNDS`; None takes all that the model allows, that are not `extra` and not `covered_by`
+            another one that it takes, and where there are none, a `fallback`.
         certifies: "discrete", the deployed discrete map; "flow", the solution of the ODE.
 
     Raises:
@@ -90,6 +90,9 @@ def _chosen(problem: Problem, methods: Sequence[str] | None, certifies: str) -> 
             raise unknown("method of certification", name, BOUNDS)
     asked = [b for b in BOUNDS.values() if (b.name in methods if methods is not None else not b.extra)]
     chosen, left_out = _allowed(asked, problem, certifies)
+    if methods is None:
+        names = {bound.name for bound in chosen}
+        chosen = [bound for bound in chosen if names.isdisjoint(bound.covered_by)]
     if not chosen and methods is None:
         chosen, more = _allowed([bound for bound in BOUNDS.values() if bound.fallback], problem, certifies)
         left_out |= more

@@ -15,7 +15,7 @@ from robustode.certificates.expansion import Arrival, Expansion, Group, Site
 from robustode.certificates.fit import fit
 from robustode.solvers.flow import Flow
 
-BLOCKS = 16  # of steps, at most: their number decides memory and time, their length how tight a bound is
+BLOCKS = 32  # of steps, at most: their number decides memory and time, their length how tight a bound is
 NOISE = 1e-13  # relative, of a sum of squares that may come out as nothing
 
 

@@ -120,9 +120,10 @@ BOUNDS = tuple(
         source="Söderlind, BIT 46 (2006), with a bounded defect in place of an exact solution",
         refuses=refuses_flow,
         radii=radii,
+        covered_by=covered_by,
     )
-    for name, title, radii in (
-        ("lognorm-global", "log norm for all slopes, Grönwall", global_radii),
-        ("lognorm-tube", "log norm within the tube of the ball, Grönwall", tube_radii),
+    for name, title, radii, covered_by in (
+        ("lognorm-global", "log norm for all slopes, Grönwall", global_radii, ("lognorm-tube",)),
+        ("lognorm-tube", "log norm within the tube of the ball, Grönwall", tube_radii, ()),
     )
 )

@@ -129,6 +129,7 @@ BOUNDS = (
         source="Söderlind, BIT 46 (2006), for I + hJ in place of J",
         refuses=refuses_discrete,
         radii=lipschitz_radii,
+        covered_by=("tube",),
     ),
     Bound(
         name="tube",
