@@ -29,7 +29,7 @@ SMALL = {"input_shape": (1, 2, 3), "classes": 3, "steps": 4, "knots": 2, "horizo
 CONV = {"steps": 3, "knots": 2, "horizon": 1.0}
 
 
-def sampled(model, n=6, seed=1):
+def sampled(model, n=4, seed=1):
     x = random_points(model.input_shape, n, seed=seed, dtype=next(model.parameters()).dtype)
     with torch.no_grad():
         return x, model(x).argmax(1)
@@ -98,7 +98,7 @@ def test_losses_are_above_those_of_sampled_points(method, norm):
         for eps in (0.01, 0.1, 0.5):
             bound = losses(model, x, y, norm, eps, whole=model.arch == "snode")
             worst = torch.full_like(bound, -torch.inf)
-            for _ in range(40):
+            for _ in range(30):
                 delta = unit_vectors((len(x), x[0].numel()), norm, generator).reshape(x.shape) * eps
                 point = (x + delta).clamp(*model.bounds)
                 worst = torch.maximum(worst, before - margins(model, point, y).detach())
