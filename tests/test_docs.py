@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 REFERENCE = sorted((DOCS / "reference").glob("*.md"))
-SLOW = {"index.md", "evaluate.md", "neural-ode.md", "data-set.md", "report.md", "protocols.md"}
+SLOW = {"index.md", "evaluate.md", "neural-ode.md", "data-set.md", "report.md", "protocols.md", "certify.md"}
 BUILDER = ROOT / ".venv-docs/bin/mkdocs"  # made by `make docs`
 
 
@@ -44,7 +44,7 @@ def test_page(page, tmp_path):
 
 def test_pages_show_and_run_something():
     guides = [page for page in PAGES if page not in REFERENCE]
-    assert len(guides) == 8
+    assert len(guides) == 9
     for page in guides:
         assert blocks(page, "sh") or blocks(page, "python"), page.name
         assert blocks(page, "text"), page.name
@@ -163,7 +163,9 @@ def documented() -> dict[str, Any]:
     return {name: resolve(name) for name in names}
 
 
-@pytest.mark.parametrize("module", ["attacks", "audit", "data", "sensitivity", "solvers.observe", "uncertainty"])
+@pytest.mark.parametrize(
+    "module", ["attacks", "audit", "data", "sensitivity", "solvers.observe", "uncertainty", "certificates"]
+)
 def test_the_reference_has_every_public_name(module):
     public = set(importlib.import_module(f"robustode.{module}").__all__)
     prefix = f"robustode.{module}."

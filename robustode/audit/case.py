@@ -17,6 +17,7 @@ from robustode.attacks.card import Card
 from robustode.attacks.norms import ball_tolerance
 from robustode.audit.evidence import Evidence
 from robustode.data import Data
+from robustode.evaluation import records as records_file
 from robustode.evaluation.engine import guarded, seed_of
 from robustode.evaluation.judge import Verdict
 from robustode.evaluation.rows import Shard, Subject
@@ -41,6 +42,8 @@ class Case:
         transfer: (label, classifier) of other models named by the user.
         training: the training split, where it is known.
         full: whether all radii are looked at, not only the most telling one.
+        certificates: of the model, as `certificates.parquet` has them; None if the run has none.
+        audited: rows that the checks before this one added to the records; none without certificates.
     """
 
     subject: Subject
@@ -53,6 +56,8 @@ class Case:
     transfer: tuple[tuple[str, Classifier], ...] = ()
     training: Callable[[], Data | None] = lambda: None
     full: bool = False
+    certificates: pd.DataFrame | None = None
+    audited: pd.DataFrame = field(default_factory=records_file.empty)
 
     @property
     def model(self) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from robustode.audit.run import audit_of
+from robustode.data.place import SPLITS
 from robustode.errors import ModelError
 from robustode.evaluation.plan import make_plan
 from robustode.evaluation.protocol import Protocol, build_protocol
@@ -75,9 +76,9 @@ def _protocol(run: RunDir, models: Sequence[str]) -> Protocol:
                 for spec, entry in zip(specs, entries, strict=True)
             ],
             "data": meta["data"],
-            "split": meta["split"],
+            "split": meta["split"] if meta["split"] in SPLITS else "test",  # "all": a source taken whole
             "attacks": meta["suite"],
-            "budgets": meta["budgets"],
+            "budgets": {**run.meta.get("certified", {}), **run.meta.get("smoothed", {}), **meta["budgets"]},
         },
         f"protocol of run '{run.path}'",
     )

@@ -22,7 +22,7 @@ from robustode.audit.finding import Finding
 from robustode.data import CATALOGUE, Data, load_data
 from robustode.errors import ModelError, OptionError, RobustODEError, unknown
 from robustode.evaluation.engine import seed_of
-from robustode.evaluation.examination import Answer
+from robustode.evaluation.examination import Answer, Beside
 from robustode.evaluation.plan import Plan, make_plan
 from robustode.evaluation.protocol import protocol_of
 from robustode.evaluation.rows import Shard, Subject
@@ -76,7 +76,13 @@ class Audit:
         }
 
     def examine(
-        self, name: str, subject: Subject, parts: Sequence[Shard], records: pd.DataFrame, common: dict[str, Any]
+        self,
+        name: str,
+        subject: Subject,
+        parts: Sequence[Shard],
+        records: pd.DataFrame,
+        common: dict[str, Any],
+        beside: Beside,
     ) -> Answer:
         """Run one check on one model."""
         case = self._cases.get(subject.label)
@@ -96,7 +102,7 @@ class Audit:
         draws = torch.Generator().manual_seed(seed_of(common["seed"], subject.hash, "audit", name))
         started = time.perf_counter()
         with forked_rng(draws):  # of a randomised model, too
-            finding = check(case)
+            finding = check(replace(case, certificates=beside.certificates, audited=beside.audited))
         seconds = time.perf_counter() - started
         return Answer(finding=finding.as_json(), units=case.evidence.units(case, name), seconds=seconds)
 

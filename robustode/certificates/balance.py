@@ -38,21 +38,16 @@ def best_scales(weight: Tensor, form: FormOf, centre: Tensor, rounds: int = ROUN
     Returns:
         the bound, rounding allowed for, () and the scales, (n,).
     """
-    best, scales, weights = None, weight[0], []
-    for candidate in fixed_scales(weight):
-        value, vector = _leading(form(candidate), weight)
-        weights.append(vector)
-        if best is None or bool(value < best):
-            best, scales = value, candidate
-    factor = torch.stack(weights, dim=1) / len(weights) ** 0.5
+    tried = [(*_leading(form(candidate), weight), candidate) for candidate in fixed_scales(weight)]
+    best, _, scales = min(tried, key=lambda found: float(found[0]))
+    factor = torch.stack([vector for _, vector, _ in tried], dim=1) / len(tried) ** 0.5
     for k in range(rounds):
         candidate = _response(weight, centre, factor)
         value, vector = _leading(form(candidate), weight)
-        if best is None or bool(value < best):
+        if bool(value < best):
             best, scales = value, candidate
         share = 2 / (k + 4)
         factor = torch.cat([factor * (1 - share) ** 0.5, vector[:, None] * share**0.5], dim=1)
-    assert best is not None
     return best, scales
 
 

@@ -37,6 +37,8 @@ class Bound:
         refuses: returns why a model has no such bound, or None if it has one; costs next to nothing.
         radii: the bound.
         extra: whether it is computed only where it is asked for by name.
+        fallback: whether it is computed without being asked for, too, where the model has no other bound.
+        covered_by: bounds that are never below it: where one of them is computed, it is not unless it is asked for.
     """
 
     name: str
@@ -47,3 +49,5 @@ class Bound:
     refuses: Callable[[Problem], str | None]
     radii: Callable[[Problem], ClassRadii]
     extra: bool = False
+    fallback: bool = False
+    covered_by: tuple[str, ...] = ()

@@ -37,7 +37,8 @@ def certify(
         x: (batch, *input_shape).
         y: (batch,) int64, the labels; samples with another answer have radius 0.
         norm: "l1", "l2" or "linf".
-        methods: names of `BOUNDS`; None takes all that the model allows and that are not `extra`.
+        methods: names of `BOUNDS`; None takes all that the model allows, that are not `extra` and not `covered_by`
+            another one that it takes, and where there are none, a `fallback`.
         certifies: "discrete", the deployed discrete map; "flow", the solution of the ODE.
 
     Raises:
@@ -46,16 +47,40 @@ def certify(
 
     Source: the logarithmic norm: Söderlind, BIT 46 (2006); each bound names its own.
     """
+    problem, chosen, left_out = _asked(model, x, y, norm, methods, certifies)
+    with torch.no_grad():
+        found = {bound.name: bound.radii(problem) for bound in chosen}
+        right = model(x.to(next(iter(model.parameters()), x))).argmax(1) == problem.y  # type: ignore[attr-defined]
+    return _joined(problem, found, right, certifies, left_out)
+
+
+def left_out(
+    model: Classifier,
+    x: Tensor,
+    *,
+    norm: str = "l2",
+    methods: Sequence[str] | None = None,
+    certifies: str = "discrete",
+) -> dict[str, str]:
+    """Return {name of a bound: why `certify` would leave it out}, without computing any; arguments and errors are its.
+
+    Args:
+        x: (batch, *input_shape), of which one sample is looked at.
+    """
+    y = torch.zeros(min(1, len(x)), dtype=torch.int64)
+    return _asked(model, x[:1], y, norm, methods, certifies)[2]
+
+
+def _asked(
+    model: Classifier, x: Tensor, y: Tensor, norm: str, methods: Sequence[str] | None, certifies: str
+) -> tuple[Problem, list[Bound], dict[str, str]]:
+    """Return the problem, the bounds to compute, and why the others are left out."""
     check_norm(norm)
     if certifies not in MAPS:
         raise unknown("map to certify", certifies, MAPS)
     _check_samples(model, x, y)
     problem = make_problem(model, x, y, norm)
-    chosen, left_out = _chosen(problem, methods, certifies)
-    with torch.no_grad():
-        found = {bound.name: bound.radii(problem) for bound in chosen}
-        right = model(x.to(next(iter(model.parameters()), x))).argmax(1) == problem.y  # type: ignore[attr-defined]
-    return _joined(problem, found, right, certifies, left_out)
+    return problem, *_chosen(problem, methods, certifies)
 
 
 def _chosen(problem: Problem, methods: Sequence[str] | None, certifies: str) -> tuple[list[Bound], dict[str, str]]:
@@ -63,15 +88,14 @@ def _chosen(problem: Problem, methods: Sequence[str] | None, certifies: str) -> 
     for name in methods or ():
         if name not in BOUNDS:
             raise unknown("method of certification", name, BOUNDS)
-    left_out: dict[str, str] = {}
-    chosen = []
-    for bound in BOUNDS.values():
-        if (bound.name not in methods) if methods is not None else bound.extra:
-            continue
-        if (reason := _refused(bound, problem, certifies)) is None:
-            chosen.append(bound)
-        else:
-            left_out[bound.name] = reason
+    asked = [b for b in BOUNDS.values() if (b.name in methods if methods is not None else not b.extra)]
+    chosen, left_out = _allowed(asked, problem, certifies)
+    if methods is None:
+        names = {bound.name for bound in chosen}
+        chosen = [bound for bound in chosen if names.isdisjoint(bound.covered_by)]
+    if not chosen and methods is None:
+        chosen, more = _allowed([bound for bound in BOUNDS.values() if bound.fallback], problem, certifies)
+        left_out |= more
     if not chosen or (methods is not None and left_out):
         remaining = [b.name for b in BOUNDS.values() if _refused(b, problem, certifies) is None]
         raise OptionError(
@@ -81,6 +105,13 @@ def _chosen(problem: Problem, methods: Sequence[str] | None, certifies: str) -> 
             fix=f"Bounds that remain: {', '.join(remaining)}." if remaining else "Take randomised smoothing.",
         )
     return chosen, left_out
+
+
+def _allowed(bounds: list[Bound], problem: Problem, certifies: str) -> tuple[list[Bound], dict[str, str]]:
+    """Return the bounds that a model has, and why it has not the others."""
+    reasons = {bound.name: _refused(bound, problem, certifies) for bound in bounds}
+    chosen = [bound for bound in bounds if reasons[bound.name] is None]
+    return chosen, {name: reason for name, reason in reasons.items() if reason is not None}
 
 
 def _refused(bound: Bound, problem: Problem, certifies: str) -> str | None:

@@ -1,4 +1,4 @@
-"""How far the value of an activation deviates from its tangent over a ball, and how that arrives further on."""
+"""How far the value of an activation deviates from its fit over a ball, and how that arrives further on."""
 
 from __future__ import annotations
 
@@ -8,70 +8,93 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from robustode.certificates.expansion import Expansion, Group
-from robustode.certificates.slopes import mean_curvature_range
+from robustode.certificates.expansion import Arrival, Group, Site
+from robustode.certificates.fit import left
+from robustode.solvers.activations import Activation
+
+UP = 1 + 2.0**-12  # for sums in float32
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Deviation:
-    """Bounds of q at one site over the ball: q = τ ∘ (G δ) + u + ½ σ'' (G δ)².
+    """Bounds of the deviation q = ½ c (G δ)² + τ ∘ (G δ) + u of a value from its line, (batch, features) each.
 
     Attributes:
-        total: of |q|, (batch, features).
         third: of |τ ∘ (G δ) + u|.
         factor: of |τ|.
         rest: of |u|.
-        error: of |Δ − G δ|.
+        moved: of the distance of the value from that on the reference trajectory.
     """
 
-    total: Tensor
     third: Tensor
     factor: Tensor
     rest: Tensor
-    error: Tensor
+    moved: Tensor
 
     def with_error(self, error: Tensor) -> Deviation:
         """Return the deviation with that of something else, bounded by `error`, added to it."""
-        added = {name: getattr(self, name) + error for name in ("total", "third", "rest")}
-        return replace(self, **added)
+        return replace(self, third=self.third + error, rest=self.rest + error)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Carried:
-    """The deviations of a group as they arrive at its end, (batch, features) each."""
+    """The deviations of a group as they arrive at its end, without their second order, (batch, features) each.
 
-    total: Tensor
+    Attributes:
+        third: plainly, Σ |V_m| |τ_m ∘ (G_m δ) + u_m|.
+        square: Σ (v_m ‖G_m‖ r |τ_m|)², times the number of sites: |y · Σ v_m τ_m ∘ (G_m δ)|² ≤ y² · square.
+        beside: what `square` does not cover.
+    """
+
     third: Tensor
-    square: Tensor  # Σ (v_m ‖G_m‖ r |τ_m|)², times the number of sites
-    beside: Tensor  # what `square` does not cover
+    square: Tensor
+    beside: Tensor
 
 
-def deviation(name: str, pre: Tensor, curvature: Tensor, up: Tensor, down: Tensor, error: Tensor) -> Deviation:
-    """Bound q = ½ c Δ² with Δ = G δ + e, −down ≤ G δ ≤ up, |e| ≤ error, c the mean curvature."""
-    linear = torch.maximum(up, down)
-    least, most = mean_curvature_range(name, pre, down + error, up + error)
-    away = torch.maximum(most - curvature, curvature - least).clamp(min=0)
-    bend = torch.maximum(least.abs(), most.abs())
-    factor, rest = away / 2 * linear + bend * error, bend / 2 * error.square()
-    total = bend / 2 * (linear + error).square()
-    return Deviation(total=total, third=factor * linear + rest, factor=factor, rest=rest, error=error)
+def deviation(sigma: Activation, site: Site, down: Tensor, up: Tensor, error: Tensor) -> Deviation:
+    """Return the bounds for Δ = G δ + e, −down ≤ G δ ≤ up, |e| ≤ error.
+
+    With t = what the fit leaves, q = ½ c (G δ)² + c (G δ) e + ½ c e² + t − offset.
+    """
+    forms, fitted = torch.maximum(up, down), site.fit
+    found = left(sigma, fitted, down + error, up + error)
+    away = torch.maximum(found.high - fitted.offset, fitted.offset - found.low)
+    c = fitted.curvature.abs()
+    crossed = c * (forms + error / 2) * error
+    parabola = fitted.curvature != 0
+    return Deviation(
+        third=away + crossed,
+        factor=torch.where(parabola, c * error + found.rate, 0.0),
+        rest=torch.where(parabola, (c * error / 2 + found.rate) * error, away),
+        moved=fitted.slope.abs() * (forms + error) + c / 2 * (forms + error).square() + away,
+    )
 
 
-def carry(expansion: Expansion, group: Group, deviations: Sequence[Deviation], radius: Tensor) -> Carried:
+def carry(group: Group, sites: Sequence[Site], deviations: Sequence[Deviation], radius: Tensor) -> Carried:
     """Return the deviations of the sites of a group as they arrive at its end, for ‖δ‖₂ ≤ radius, (batch,)."""
-    total: Tensor | float = 0.0
-    third: Tensor | float = 0.0
-    square: Tensor | float = 0.0
-    beside: Tensor | float = 0.0
+    third = square = beside = torch.zeros_like(deviations[group.sites[0]].third)
     for m, reach, weight, rest in zip(group.sites, group.reach, group.weights, group.rest, strict=True):
-        found, size = deviations[m], expansion.sites[m].size
-        factor = found.factor * (abs(weight) * size * radius)[:, None]
+        found = deviations[m]
+        factor = found.factor * (abs(weight) * sites[m].size * radius)[:, None]
         square = square + len(group.sites) * factor.square()
-        total, third = total + _times(reach, found.total), third + _times(reach, found.third)
+        third = third + _times(reach, found.third)
         beside = beside + _times(reach, found.rest)
         if rest is not None:
             beside = beside + _times(rest, found.third)
-    return Carried(total=total, third=third, square=square, beside=beside)  # type: ignore[arg-type]
+    return Carried(third=third, square=square, beside=beside)
+
+
+def arriving(sources: Sequence[Arrival], carried: Sequence[Carried], radius: Tensor) -> Tensor:
+    """Return a bound of Σ y_m q_m for every output: second order in Frobenius norm, and the rest, plainly or with its
+    part in G δ jointly; (batch, outputs), zeros of (batch, 1) without sources."""
+    total = torch.zeros_like(radius)[:, None]
+    for arrival in sources:
+        at, y = carried[arrival.group], arrival.absolute
+        columns = torch.stack([at.third, at.beside], 2).float() * UP
+        third, beside = (y @ columns).double().unbind(2)
+        joint = (y.square() @ (at.square.float() * UP)[:, :, None])[:, :, 0].double().sqrt() + beside
+        total = total + torch.minimum(third, joint) + arrival.frobenius * (radius.square() / 2)[:, None]
+    return total
 
 
 def _times(matrix: Tensor | None, vector: Tensor) -> Tensor:

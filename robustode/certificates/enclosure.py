@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -66,7 +66,7 @@ def stretches(model: SNODE) -> Iterator[tuple[float, tuple[Position, Position]]]
     yield from [(span / 2 / outer, ((0, 0.0), (0, 0.0)))] * outer
     for k in range(knots - 1):
         places = [(k, j / inner) for j in range(inner)] + [(k + 1, 0.0)]
-        yield from ((span / inner, ends) for ends in itertools.pairwise(places))
+        yield from ((span / inner, ends) for ends in pairwise(places))
     last = (knots - 1, 0.0)
     yield from [(span / 2 / outer, (last, last))] * outer
 

@@ -1,4 +1,4 @@
-"""The pass that expands an sNODE around the trajectories of samples, block of steps by block."""
+"""The pass that expands an sNODE around a trajectory near those of samples, block of steps by block."""
 
 from __future__ import annotations
 
@@ -9,12 +9,39 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from robustode.certificates.box import support
+from robustode.certificates.deviation import Carried, Deviation, arriving, carry, deviation
 from robustode.certificates.expansion import Arrival, Expansion, Group, Site
-from robustode.certificates.slopes import curvature_range
+from robustode.certificates.fit import fit
 from robustode.solvers.flow import Flow
 
-BLOCKS = 16  # of steps, at most: their number decides memory and time, their length how tight a bound is
+BLOCKS = 32  # of steps, at most: their number decides memory and time, their length how tight a bound is
 NOISE = 1e-13  # relative, of a sum of squares that may come out as nothing
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ball:
+    """The balls that an expansion is made for: it holds for others too, but is tight for these.
+
+    Attributes:
+        eps: radii, (batch,).
+        norm: "l1", "l2" or "linf".
+        low, high: (batch, inputs), the room of each coordinate, low ≤ 0 ≤ high.
+    """
+
+    eps: Tensor
+    norm: str
+    low: Tensor
+    high: Tensor
+
+    @property
+    def ratio(self) -> float:
+        """‖δ‖₂ ≤ ratio · ‖δ‖."""
+        return self.low.shape[1] ** 0.5 if self.norm == "linf" else 1.0
+
+    def support(self, rows: Tensor) -> Tensor:
+        """Return `box.support` of rows (batch, rows, inputs)."""
+        return support(rows, self.low, self.high, self.norm)
 
 
 @dataclass(eq=False)
@@ -22,13 +49,15 @@ class _Builder:
     """Carries the pass from block to block."""
 
     flow: Flow
-    name: str
+    ball: Ball
     state: Tensor
     jacobian: Tensor
     states: list[Tensor] = field(default_factory=list)
     sites: list[Site] = field(default_factory=list)
     groups: list[Group] = field(default_factory=list)
     grams: list[Tensor] = field(default_factory=list)
+    deviations: list[Deviation] = field(default_factory=list)
+    carried: list[Carried] = field(default_factory=list)
     transitions: list[Tensor] = field(default_factory=list)  # ∂x(end)/∂x(start) of each block
     blocks: list[int] = field(default_factory=list)  # the group of each block
 
@@ -45,56 +74,59 @@ class _Builder:
             tangents: list[Tensor] = []
             waves: list[dict[int, Tensor]] = []  # ∂k_j/∂q_m
             for i in range(self.flow.tableau.stages):
-                state, tangent, effect = self._stage(i, values, tangents, waves, through, arrived)
+                shares = [self.flow.step * a for a in self.flow.tableau.a[i]]
+                state, tangent, effect = self._moved(shares, values, tangents, waves, through, arrived)
                 weight, bias = self.flow.parameters(n, i)
                 rows = weight @ tangent
                 effects = {m: weight @ e for m, e in effect.items()}
-                site = self._site(torch.addmm(bias, state, weight.t()), rows, effects, own)
                 number = len(self.sites)
-                own[number] = self._single(number, site)
-                self.sites.append(site)
-                values.append(self.flow.activation.apply(site.pre))
-                tangents.append(site.slope[:, :, None] * rows)
-                waves.append({m: site.slope[:, :, None] * e for m, e in effects.items()})
+                site = self._site(torch.addmm(bias, state, weight.t()), rows, effects, own)
+                own[number] = self._group((number,), (None,), (1.0,), (None,), self._gram(site, site))
+                slope = site.fit.slope[:, :, None]
+                values.append(self.flow.activation.apply(site.fit.pre) + site.fit.offset)
+                tangents.append(slope * rows)
+                waves.append({m: slope * e for m, e in effects.items()})
                 waves[-1][number] = eye.expand(len(state), -1, -1)
                 weights[number] = self.flow.step * self.flow.tableau.b[i]
-            self.state, through, arrived = self._step(values, tangents, waves, through, arrived)
+            shares = [self.flow.step * b for b in self.flow.tableau.b]
+            self.state, through, arrived = self._moved(shares, values, tangents, waves, through, arrived)
         self._close(through, arrived, weights)
 
-    def _stage(self, i, values, tangents, waves, through, arrived):
-        state, tangent, effect = self.state, through, dict(arrived)
-        for a, value, slope, wave in zip(self.flow.tableau.a[i], values, tangents, waves, strict=True):
-            if a:
-                share = self.flow.step * a
-                state, tangent = state + share * value, tangent + share * slope
-                effect.update({m: effect[m] + share * w if m in effect else share * w for m, w in wave.items()})
-        return state, tangent, effect
-
-    def _step(self, values, tangents, waves, through, arrived):
+    def _moved(
+        self,
+        shares: list[float],
+        values: list[Tensor],
+        tangents: list[Tensor],
+        waves: list[dict[int, Tensor]],
+        through: Tensor,
+        arrived: dict[int, Tensor],
+    ) -> tuple[Tensor, Tensor, dict[int, Tensor]]:
+        """Return state, ∂/∂x(start) and ∂/∂q_m of x + Σ share · value."""
         state, arrived = self.state, dict(arrived)
-        for b, value, slope, wave in zip(self.flow.tableau.b, values, tangents, waves, strict=True):
-            share = self.flow.step * b
-            state, through = state + share * value, through + share * slope
-            arrived.update({m: arrived[m] + share * w if m in arrived else share * w for m, w in wave.items()})
+        for share, value, slope, wave in zip(shares, values, tangents, waves, strict=True):
+            if share:
+                state, through = state + share * value, through + share * slope
+                arrived.update({m: arrived[m] + share * w if m in arrived else share * w for m, w in wave.items()})
         return state, through, arrived
 
     def _site(self, pre: Tensor, rows: Tensor, effects: dict[int, Tensor], own: dict[int, int]) -> Site:
-        low, high = curvature_range(self.name, pre, pre)
-        curvature = (low + high) / 2
+        """Note a site: its forms, what arrives there, and the fit for both."""
         forms = rows @ self.jacobian
-        products = forms @ forms.mT
-        fourth = torch.linalg.matrix_power(products, 4)
-        bent = curvature[:, :, None] * products
-        near = [self.arrive(e, own[m]) for m, e in effects.items()]
-        return Site(
-            pre=pre,
-            slope=self.flow.activation.slope(self.flow.activation.apply(pre)),
-            curvature=curvature,
+        sources = (*(self.arrive(e, own[m]) for m, e in effects.items()), *self.from_blocks(rows))
+        above, below = self.ball.support(forms), self.ball.support(-forms)
+        eps, sigma = self.ball.eps[:, None], self.flow.activation
+        error = arriving(sources, self.carried, self.ball.ratio * self.ball.eps).expand_as(pre)
+        site = Site(
+            fit=fit(sigma, pre, torch.maximum(above, below) * eps, error),
             forms=forms,
-            size=torch.linalg.matrix_norm(fourth) ** 0.125 * (1 + 1e-9),
-            gram=bent * products * curvature[:, None],
-            sources=(*near, *self.from_blocks(rows)),
+            above=above,
+            below=below,
+            size=torch.linalg.matrix_norm(torch.linalg.matrix_power(forms @ forms.mT, 4)) ** 0.125 * (1 + 1e-9),
+            sources=sources,
         )
+        self.sites.append(site)
+        self.deviations.append(deviation(sigma, site, below * eps, above * eps, error))
+        return site
 
     def from_blocks(self, rows: Tensor) -> Iterator[Arrival]:
         """Yield what arrives at outputs, `rows` of the state at the start of the present block, from earlier blocks."""
@@ -104,62 +136,67 @@ class _Builder:
                 rows = rows @ self.transitions[block]
 
     def arrive(self, rows: Tensor, group: int) -> Arrival:
+        """Return what arrives of a group at outputs, `rows` of where it ends."""
         gram = self.grams[group]
         square = ((rows @ gram) * rows).sum(2)
         spare = NOISE * gram.diagonal(dim1=1, dim2=2).sum(1)[:, None] * rows.square().sum(2)
         upwards = rows.abs().mul_(1 + 2.0**-22).float()
         return Arrival(group=group, absolute=upwards, frobenius=(square.clamp(min=0) + spare).sqrt())
 
-    def _single(self, number: int, site: Site) -> int:
-        self.groups.append(Group(sites=(number,), reach=(None,), weights=(1.0,), rest=(None,)))
-        self.grams.append(site.gram)
+    def _gram(self, first: Site, second: Site) -> Tensor:
+        """Return c_i c_j (G_i · G_j)² of two sites."""
+        cross = (first.forms @ second.forms.mT).square_()
+        return cross.mul_(first.fit.curvature[:, :, None]).mul_(second.fit.curvature[:, None])
+
+    def _group(
+        self,
+        sites: tuple[int, ...],
+        reach: tuple[Tensor | None, ...],
+        weights: tuple[float, ...],
+        rest: tuple[Tensor | None, ...],
+        gram: Tensor,
+    ) -> int:
+        group = Group(sites=sites, reach=reach, weights=weights, rest=rest)
+        self.groups.append(group)
+        self.grams.append(gram)
+        self.carried.append(carry(group, self.sites, self.deviations, self.ball.ratio * self.ball.eps))
         return len(self.groups) - 1
 
     def _close(self, through: Tensor, arrived: dict[int, Tensor], weights: dict[int, float]) -> None:
-        """Note the group of the block, its gram Σ V_m (σ''_m σ''_lᵀ ∘ (G_m G_lᵀ)²) V_lᵀ, and move the Jacobian on."""
+        """Note the group of the block, its gram Σ V_m (c_m c_lᵀ ∘ (G_m G_lᵀ)²) V_lᵀ, and move the Jacobian on."""
         eye = torch.eye(through.shape[1], dtype=through.dtype, device=through.device)
         gram = torch.zeros_like(through)
         for m, at in arrived.items():
             for other, beside in arrived.items():
-                if other > m:
-                    continue
-                first, second = self.sites[m], self.sites[other]
-                cross = (first.forms @ second.forms.mT).square()
-                cross = first.curvature[:, :, None] * cross * second.curvature[:, None]
-                part = at @ cross @ beside.mT
-                gram = gram + (part if other == m else part + part.mT)
+                if other <= m:
+                    part = at @ self._gram(self.sites[m], self.sites[other]) @ beside.mT
+                    gram = gram + (part if other == m else part + part.mT)
         numbers = tuple(arrived)
-        self.groups.append(
-            Group(
-                sites=numbers,
-                reach=tuple(at.abs() for at in arrived.values()),
-                weights=tuple(weights[m] for m in numbers),
-                rest=tuple((at - weights[m] * eye).abs() for m, at in arrived.items()),
-            )
-        )
-        self.grams.append(gram)
-        self.blocks.append(len(self.groups) - 1)
+        reach = tuple(at.abs() for at in arrived.values())
+        rest = tuple((at - weights[m] * eye).abs() for m, at in arrived.items())
+        self.blocks.append(self._group(numbers, reach, tuple(weights[m] for m in numbers), rest, gram))
         self.transitions.append(through)
         self.jacobian = through @ self.jacobian
 
 
-def expand(flow: Flow, name: str, start: Tensor, scale: float, outputs: Tensor) -> Expansion:
-    """Return the expansion of a dense flow around the trajectories from `start`.
+def expand(flow: Flow, ball: Ball, start: Tensor, scale: float, outputs: Tensor) -> Expansion:
+    """Return an expansion of a dense flow around trajectories from `start`.
 
-    With Δ = the change of a pre-activation under an input perturbation δ, σ(a + Δ) = σ(a) + σ'(a) Δ + q, and all else
-    is linear: Δ_s = G_s δ + Σ y_{s,m} q_m exactly, over the sites m before s, and the outputs likewise. The sum is
-    grouped: sites of the block under way one by one, those of earlier blocks as they arrive at the block's end.
+    Each value is replaced by its fit on the range that it has over the ball. With Δ = the change of a pre-activation
+    from the reference trajectory, σ(a + Δ) = σ(a) + offset + slope Δ + q, and all else is linear:
+    Δ_s = G_s δ + Σ y_{s,m} q_m exactly, over the sites m before s, and the outputs likewise. The sum is grouped: sites
+    of the block under way one by one, those of earlier blocks as they arrive at the block's end.
 
     Args:
-        flow: dense, on a fixed grid, float64.
-        name: of its activation, with bounded curvature.
+        flow: dense, on a fixed grid, float64, its activation with bounded curvature.
+        ball: what the fits are for.
         start: x(0), (batch, features).
         scale: ∂x(0)/∂input, a number.
         outputs: (batch, k, features), the rows of the final state that are asked for.
     """
     batch, features = start.shape
     eye = scale * torch.eye(features, dtype=start.dtype, device=start.device)
-    builder = _Builder(flow=flow, name=name, state=start, jacobian=eye.expand(batch, -1, -1))
+    builder = _Builder(flow=flow, ball=ball, state=start, jacobian=eye.expand(batch, -1, -1))
     length = block_length(flow)
     for first in range(0, flow.steps, length):
         builder.block(range(first, min(first + length, flow.steps)))
@@ -167,6 +204,7 @@ def expand(flow: Flow, name: str, start: Tensor, scale: float, outputs: Tensor) 
         sites=tuple(builder.sites),
         groups=tuple(builder.groups),
         states=(*builder.states, builder.state),
+        values=(outputs @ builder.state[:, :, None])[:, :, 0],
         linear=outputs @ builder.jacobian,
         outputs=tuple(builder.from_blocks(outputs)),
     )

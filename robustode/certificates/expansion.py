@@ -1,4 +1,4 @@
-"""An sNODE around its nominal trajectory: every activation as a source of curvature, and where its effect arrives."""
+"""An sNODE around a reference trajectory: every activation with what it deviates by, and where that arrives."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from robustode.certificates.fit import Fit
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Site:
-    """One evaluation of σ, in a step and stage of the nominal pass; q is what its value deviates from linear by.
+    """One evaluation of σ, in a step and stage of the reference trajectory.
 
     Attributes:
-        pre: a, (batch, features).
-        slope, curvature: σ'(a), σ''(a).
+        fit: σ near the reference pre-activation, (batch, features).
         forms: G = ∂a/∂input, (batch, features, inputs).
+        above, below: (batch, features), G δ ≤ above · ε and ≥ −below · ε in the ball.
         size: upper bound of ‖G‖₂, (batch,).
-        gram: c_i c_j (G_i·G_j)² with c = σ'', (batch, features, features): yᵀ gram y = ‖Σ y_i c_i G_i G_iᵀ‖²_F.
-        sources: what arrives at a, of the curvature of earlier sites.
+        sources: what arrives at a, of the deviations of earlier sites.
     """
 
-    pre: Tensor
-    slope: Tensor
-    curvature: Tensor
+    fit: Fit
     forms: Tensor
+    above: Tensor
+    below: Tensor
     size: Tensor
-    gram: Tensor
     sources: tuple[Arrival, ...]
 
 
@@ -36,8 +36,8 @@ class Arrival:
     Attributes:
         group: number of the group, see `Group`.
         absolute: |y|, (batch, outputs, features) float32, rounded up.
-        frobenius: (batch, outputs), ‖Σ_m Σ_i (y V_m)_i σ''_i G_i G_iᵀ‖_F: the second-order part is at most half of it
-            times ‖δ‖₂².
+        frobenius: (batch, outputs), ‖Σ_m Σ_i (y V_m)_i c_i G_i G_iᵀ‖_F with the curvatures c of the fits: the part of
+            second order is at most half of it times ‖δ‖₂².
     """
 
     group: int
@@ -64,12 +64,13 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Expansion:
-    """A batch of nominal trajectories with all that a bound of second order needs of them, apart from ε.
+    """A batch of reference trajectories with all that a bound of second order needs of them, apart from ε.
 
     Attributes:
         sites: in the order of evaluation.
         groups: that `Arrival.group` numbers.
         states: x at depths 0, h, ..., T, (batch, features) each.
+        values: (batch, outputs), the outputs on the reference trajectory.
         linear: (batch, outputs, inputs), the gradients of the outputs that `expand` is asked for.
         outputs: how the groups arrive at them.
     """
@@ -77,5 +78,6 @@ class Expansion:
     sites: tuple[Site, ...]
     groups: tuple[Group, ...]
     states: tuple[Tensor, ...]
+    values: Tensor
     linear: Tensor
     outputs: tuple[Arrival, ...]

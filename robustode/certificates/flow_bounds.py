@@ -9,21 +9,19 @@ from torch import Tensor
 
 from robustode.certificates.bound import Bound, ClassRadii
 from robustode.certificates.cache import remembered
-from robustode.certificates.enclosure import PIECES, Enclosure, Window, enclose, weights_at
+from robustode.certificates.enclosure import PIECES, WINDOWS, Enclosure, Window, enclose, weights_at
 from robustode.certificates.gauge import Gauge, gauges, margin_widths
-from robustode.certificates.linear import Linear
+from robustode.certificates.linear import UNIT, Linear
 from robustode.certificates.lognorm import log_norm
 from robustode.certificates.network import network, refuses_flow, state_shape
 from robustode.certificates.problem import Problem
+from robustode.certificates.rounding import input_error
 from robustode.certificates.search import largest_radii
 from robustode.certificates.slopes import slope_range
 from robustode.certificates.sweep import HUGE, Drift, beside, length
+from robustode.certificates.tube import CHEAP_ROUNDS, EIGEN_FEATURES, ROUNDS, by_chunks
 from robustode.models.snode import SNODE
 from robustode.sensitivity.norms import NORMS
-
-ROUNDS, CHEAP_ROUNDS = 4, 12
-CHUNK_BYTES = 2**28
-EIGEN_FEATURES = 256
 
 
 def global_radii(problem: Problem) -> ClassRadii:
@@ -46,12 +44,8 @@ def knot_log_norms(model: SNODE, state: tuple[int, ...], norm: str) -> Tensor:
 
 def _over_chunks(problem: Problem, local: bool) -> ClassRadii:
     model, features = network(problem), torch.Size(state_shape(problem)).numel()
-    row = 8 * features * (4 * 2 * model.steps + 64 + (8 * features if features <= EIGEN_FEATURES else 0))
-    size = max(1, CHUNK_BYTES // row)
-    parts = [_radii(problem.part(slice(k, k + size)), model, local) for k in range(0, max(len(problem.x), 1), size)]
-    return ClassRadii(
-        radius=torch.cat([part.radius for part in parts]), passes=torch.cat([part.passes for part in parts])
-    )
+    row = 8 * features * (8 * WINDOWS + 64 + (8 * features if features <= EIGEN_FEATURES else 0))
+    return by_chunks(problem, row, lambda part: _radii(part, model, local))
 
 
 def _radii(problem: Problem, model: SNODE, local: bool) -> ClassRadii:
@@ -79,7 +73,7 @@ def _radii(problem: Problem, model: SNODE, local: bool) -> ClassRadii:
 def _grown(problem: Problem, path: Enclosure, gauge: Gauge, at_knots: Tensor, eps: Tensor | None) -> Drift:
     """Return how far margins of solutions from balls of radii `eps` can be from the path's; None takes all slopes."""
     rate = torch.full((len(path.final),), gauge.start, dtype=torch.float64, device=path.final.device)
-    error = length(2.0**-50 * (network(problem).encode(problem.x).abs() + 1), gauge.norm)
+    error = length(input_error(problem, network(problem).encode(problem.x).abs(), UNIT), gauge.norm)
     for window in path.windows:
         ends = torch.stack([_interpolated(at_knots, end) for end in window.ends])
         apart = length(window.defect, gauge.norm)
@@ -126,9 +120,10 @@ BOUNDS = tuple(
         source="Söderlind, BIT 46 (2006), with a bounded defect in place of an exact solution",
         refuses=refuses_flow,
         radii=radii,
+        covered_by=covered_by,
     )
-    for name, title, radii in (
-        ("lognorm-global", "log norm for all slopes, Grönwall", global_radii),
-        ("lognorm-tube", "log norm within the tube of the ball, Grönwall", tube_radii),
+    for name, title, radii, covered_by in (
+        ("lognorm-global", "log norm for all slopes, Grönwall", global_radii, ("lognorm-tube",)),
+        ("lognorm-tube", "log norm within the tube of the ball, Grönwall", tube_radii, ()),
     )
 )

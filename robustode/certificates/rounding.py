@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,8 @@ from robustode.solvers.flow import Flow
 ACTIVATION_ULPS = 16  # of max(1, |σ|): error of the vectorised functions that σ is made of, with its own operations
 BOUNDED = ("tanh", "sigmoid")  # |σ| ≤ 1
 TF32 = 2.0**-11  # unit roundoff of the factors
+TRANSFORM = 2.0**-16  # relative error of a convolution by Winograd's minimal filtering
+HOPELESS = 1e100  # in place of γ where u is so large that there is none
 MARGIN = 1.01  # for terms of second order in u
 
 
@@ -45,15 +48,16 @@ def rounding_slack(problem: Problem, reach: Tensor) -> Tensor:
     return (width * error + readout_error(problem, size)).where(error.isfinite(), torch.inf)
 
 
-def input_error(problem: Problem, reach: Tensor) -> Tensor:
+def input_error(problem: Problem, reach: Tensor, unit: float | None = None) -> Tensor:
     """Return a bound of the error of the encoding of an input, componentwise for |x(0)| ≤ reach, (batch, *state).
 
-    Four roundings (that of the scale included) of numbers no larger than reach + |background| + |lo| · |scale|.
+    Four roundings (that of the scale included) of numbers no larger than reach + |background| + |lo| · |scale|; of the
+    deployed arithmetic and the float64 copy together, or with a unit roundoff of its own.
     """
     model = network(problem)
     config = model.config
     offset = abs(config["background"]) + abs(model.bounds[0] * model.encoding_scale)
-    return 8 * units(problem) * (reach + offset)
+    return 8 * (units(problem) if unit is None else unit) * (reach + offset)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,7 +106,7 @@ def stage_errors(
 ) -> tuple[list[Tensor], Tensor]:
     """Return bounds of the errors of the pre-activations of every stage of step n, and of its result, componentwise.
 
-    Of a pre-activation: γ_{m+16} (|K| |z| + |b|) for the sum of m products and the interpolation of the weights, and
+    Of a pre-activation: γ_{m+8} (|K| |z| + |b|) for the sum of m products and the interpolation of the weights, and
     |K| times the error of its input. Of a value: the largest slope times that, and `ACTIVATION_ULPS` u for σ. A few u
     for the sums that make a stage's input and the next state.
 
@@ -113,26 +117,32 @@ def stage_errors(
 
     Source: Higham, Accuracy and Stability of Numerical Algorithms (2002), section 3.5.
     """
-    h, slope, sums = flow.step, _steepest(flow), 8 * flow.tableau.stages * unit
+    h, slope = flow.step, _steepest(flow)
     offs: list[Tensor] = []
     errors: list[Tensor] = []
     values: list[Tensor] = []
     for i in range(flow.tableau.stages):
-        size, off = reach, torch.zeros_like(reach)
-        for a, error, value in zip(flow.tableau.a[i], errors, values, strict=True):
-            size, off = size + h * abs(a) * value, off + h * abs(a) * error
-        off = off + sums * size
+        size, off = _summed(reach, flow.tableau.a[i], h, values, errors, unit)
         part = linear(flow, n, i)
         size = pre_size(flow, part, n, i, size)
-        offs.append((_gamma(part.terms + 16, unit) + factors) * size + part.rows(off) + part.diagonal.abs() * off)
+        offs.append((_gamma(part.terms + 8, unit) + factors) * size + part.rows(off) + part.diagonal.abs() * off)
         value = flow.activation.at_zero + slope * size
         values.append(value.clamp(max=1.0) if flow.activation.name in BOUNDED else value)
         rough = 0.0 if flow.activation.name == "identity" else ACTIVATION_ULPS * unit
         errors.append(slope * offs[-1] + rough * values[-1].clamp(min=1.0))
-    out = sums * reach
-    for b, error, value in zip(flow.tableau.b, errors, values, strict=True):
-        out = out + h * b * (error + sums * value)
-    return offs, out * MARGIN
+    return offs, _summed(reach, flow.tableau.b, h, values, errors, unit)[1] * MARGIN
+
+
+def _summed(
+    reach: Tensor, shares: Sequence[float], h: float, values: list[Tensor], errors: list[Tensor], unit: float
+) -> tuple[Tensor, Tensor]:
+    """Return bounds of x + h Σ c_j k_j and of its error: one rounding a sum, two a product, and k's own."""
+    size, off, terms = reach, torch.zeros_like(reach), 0
+    for c, value, error in zip(shares, values, errors, strict=True):
+        if c:
+            size, off = size + h * abs(c) * value, off + h * abs(c) * (error + 2 * unit * value)
+            terms += 1
+    return size, off + terms * unit * size
 
 
 def pre_size(flow: Flow, part: Linear, n: int, i: int, size: Tensor) -> Tensor:
@@ -162,15 +172,16 @@ def units(problem: Problem) -> float:
 
 
 def _gamma(terms: int, unit: float) -> float:
-    return terms * unit / (1 - terms * unit)
+    return terms * unit / (1 - terms * unit) if terms * unit < 0.5 else HOPELESS
 
 
 def _factor_error(problem: Problem, flow: Flow) -> float:
-    """What the tensor cores of a GPU take from the factors of a product in float32, where they are allowed to."""
+    """What a GPU takes from the factors of a product in float32: tensor cores, and transforms before convolutions."""
     if not problem.x.is_cuda or problem.unit < 2.0**-30:
         return 0.0
-    backend = torch.backends.cuda.matmul if flow.operator.dims == 1 else torch.backends.cudnn
-    return 4 * TF32 if backend.allow_tf32 else 0.0
+    if flow.operator.dims == 1:
+        return 4 * TF32 if torch.backends.cuda.matmul.allow_tf32 else 0.0
+    return 4 * TF32 if torch.backends.cudnn.allow_tf32 else TRANSFORM
 
 
 def _steepest(flow: Flow) -> float:

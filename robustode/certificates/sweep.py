@@ -18,7 +18,8 @@ from robustode.certificates.slopes import slope_range
 from robustode.certificates.steps import Slopes, all_slopes, moved_step, step_constant
 from robustode.solvers.flow import Flow
 
-HUGE = 1e150  # a tube as wide as this certifies nothing; kept finite, so that no NaN arises
+HUGE = 1e150  # no tube is made wider, so that no NaN arises
+HOPELESS = 1e120  # a rate as large as this certifies nothing
 Scales = Sequence[Sequence[Tensor]]
 
 
@@ -34,7 +35,8 @@ class Drift:
 
     def certified(self, margins: Tensor) -> Tensor:
         """Return the largest radii, up to ε, for which margins (batch, classes) stay positive, 0 without one."""
-        return (margins - self.rounding).clamp(min=0) / self.rate.clamp(min=1e-300)
+        found = (margins - self.rounding).clamp(min=0) / self.rate.clamp(min=1e-300)
+        return found.nan_to_num(0.0, posinf=torch.inf).where(self.rate < HOPELESS, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

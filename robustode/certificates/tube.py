@@ -38,7 +38,7 @@ def tube_radii(problem: Problem) -> ClassRadii:
     """Return the largest ε found with margin_k > ‖e_y − e_k‖* ρ_N(ε), ρ the radius of the tube of the ball.
 
     ρ_N(ε) / ε does not fall with ε, so that a tube for ε gives the radius min(ε, margin_k ε / (‖e_y − e_k‖* ρ_N(ε)));
-    brackets of the fixed point are halved on a logarithmic scale, for the nearest class.
+    the best ε for the nearest class is searched for.
     """
     return _over_chunks(problem, local=True)
 
@@ -51,13 +51,17 @@ def constants(problem: Problem, flow: Flow, norm: str) -> Tensor:
 def _over_chunks(problem: Problem, local: bool) -> ClassRadii:
     flow, state = network(problem).flow, state_shape(problem)
     features = torch.Size(state).numel()
-    row = 8 * features * (4 * flow.steps * flow.tableau.stages + (8 * features if flow.operator.dims == 1 else 8))
+    eigen = 8 * features if flow.operator.dims == 1 and features <= EIGEN_FEATURES else 16
+    row = 8 * features * (4 * flow.steps * flow.tableau.stages + eigen)
+    return by_chunks(problem, row, lambda part: _radii(part, flow, local))
+
+
+def by_chunks(problem: Problem, row: int, radii: Callable[[Problem], ClassRadii]) -> ClassRadii:
+    """Return the radii of parts of the samples, together; `row` is what one sample needs, in bytes."""
     size = max(1, CHUNK_BYTES // row)
-    starts = range(0, max(len(problem.x), 1), size)
-    parts = [_radii(problem.part(slice(k, k + size)), flow, local) for k in starts]
-    return ClassRadii(
-        radius=torch.cat([part.radius for part in parts]), passes=torch.cat([part.passes for part in parts])
-    )
+    parts = [radii(problem.part(slice(k, k + size))) for k in range(0, max(len(problem.x), 1), size)]
+    radius, passes = (torch.cat(found) for found in zip(*((p.radius, p.passes) for p in parts), strict=True))
+    return ClassRadii(radius=radius, passes=passes)
 
 
 def _radii(problem: Problem, flow: Flow, local: bool) -> ClassRadii:
@@ -125,6 +129,7 @@ BOUNDS = (
         source="Söderlind, BIT 46 (2006), for I + hJ in place of J",
         refuses=refuses_discrete,
         radii=lipschitz_radii,
+        covered_by=("tube",),
     ),
     Bound(
         name="tube",

@@ -29,6 +29,8 @@ FILES = (
     "figures/",
     "records.parquet",
     "uncertainty.parquet",
+    "certificates.parquet",
+    "smoothed.parquet",
     "adversarials/",
     "audit.json",
     "run.json",
@@ -81,6 +83,13 @@ def eval_command(
     no_store: options.NoStore = False,
     audit: options.AuditOrNone = "cheap",
     transfer: options.Transfer = None,
+    certify: Annotated[
+        bool, typer.Option("--certify", help="Certify every sample too: an interval of its distance.")
+    ] = False,
+    certify_methods: Annotated[
+        str | None,
+        typer.Option("--certify-methods", metavar="B,...", help="Bounds for --certify; default all that fit."),
+    ] = None,
     strict: options.Strict = False,
     resume: options.Resume = False,
     force: options.Force = False,
@@ -96,6 +105,8 @@ def eval_command(
     from robustode.evaluation.selection import select_attacks
     from robustode.models import peek
 
+    if certify_methods is not None and not certify:
+        raise OptionError("--certify-methods", expected="--certify beside it", got="none")
     params = options.params_of(param)
     extra = options.module_options(arch, bounds, classes, input_shape, mean, std, normalise, output)
     values: dict[str, Any] = {
@@ -113,6 +124,7 @@ def eval_command(
         "allow_low_accuracy": allow_low_accuracy,
         "audit": audit,
         "transfer": transfer or [],
+        "certificates": {"methods": certify_methods or "auto"} if certify else None,
         "outputs": [name for name in OUTPUTS if not (no_store and name == "adversarials")],
     }
     protocol = build_protocol(values, "evaluation")

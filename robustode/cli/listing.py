@@ -15,7 +15,7 @@ Row = dict[str, str]
 
 
 def list_command(
-    what: Annotated[str, typer.Argument(metavar="WHAT", help="models, attacks, suites, evaluations or data.")],
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="models, attacks, suites, evaluations, data or bounds.")],
     json_: options.Json = False,
 ) -> None:
     """List what is there by name.
@@ -90,6 +90,15 @@ def _evaluations() -> list[Row]:
     return rows
 
 
+def _bounds() -> list[Row]:
+    from robustode.certificates import BOUNDS
+
+    return [
+        {"name": b.name, "certifies": b.certifies, "norms": ", ".join(b.norms), "title": b.title, "source": b.source}
+        for b in BOUNDS.values()
+    ]
+
+
 def _data() -> list[Row]:
     from robustode.data import list_data
 
@@ -106,4 +115,5 @@ LISTS: dict[str, Callable[[], list[Row]]] = {
     "suites": _suites,
     "evaluations": _evaluations,
     "data": _data,
+    "bounds": _bounds,
 }

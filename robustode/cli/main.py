@@ -13,6 +13,7 @@ import typer
 from robustode import __version__
 from robustode.cli import (
     audit,
+    certify,
     data,
     deploy,
     evaluate,
@@ -52,6 +53,7 @@ app.command("audit")(audit.audit_command)
 app.command("verify")(verify.verify_command)
 app.command("sensitivity")(sensitivity.sensitivity_command)
 app.command("uncertainty")(uncertainty.uncertainty_command)
+app.command("certify")(certify.certify_command)
 app.command("list")(listing.list_command)
 app.add_typer(data.app, name="data")
 

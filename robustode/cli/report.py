@@ -32,8 +32,7 @@ def report_command(
     from robustode.reporting.figures import write_figures
     from robustode.reporting.html import write_report
     from robustode.reporting.join import join
-    from robustode.reporting.noise import noise_tables
-    from robustode.reporting.views import all_tables, save_tables
+    from robustode.reporting.views import all_tables, save_tables, tables_beside
 
     if len(runs) == 1 and (runs[0] / "study.json").is_file():
         from robustode.cli.study import report_study
@@ -54,7 +53,7 @@ def report_command(
     for name in ("tables", "figures"):
         shutil.rmtree(place / name, ignore_errors=True)
     joined = join(read)
-    tables += noise_tables(joined.noise, joined.meta, joined.timings)
+    tables += tables_beside(joined)
     save_tables(tables, place / "tables")
     charts = all_charts(joined)
     write_figures(charts, place / "figures")

@@ -8,6 +8,7 @@ from typing import Any
 
 # Of the protocol in run.json: words, and what may change between the parts of a run.
 _FREE = ("title", "base", "audit", "transfer", "allow_low_accuracy", "store", "data", "paper")
+_APART = ("outputs", "uncertainty", "certificates", "smoothing")  # not in the hash, and must stay as they were
 _SHOWN = 60  # characters of a value
 
 
@@ -32,7 +33,7 @@ def _protocol(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
         if kept != old["protocol"].get("store", True):
             yield f"outputs: adversarials {'not ' if kept else ''}kept then, {'' if kept else 'not '}kept now"
     same = old["protocol_hash"] == new["protocol_hash"]
-    free = [key for key in dict.fromkeys([*then, *now]) if key == "outputs" or key.startswith("uncertainty")]
+    free = [key for key in dict.fromkeys([*then, *now]) if key.startswith(_APART)]
     lines = list(_between(then, now, "", tuple(free) if same else None))
     yield from lines
     data = old["data"]["fingerprint"] != new["data"]["fingerprint"]

@@ -43,6 +43,19 @@ class Answer:
     seconds: float
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Beside:
+    """What a check may look at beside the attacks of a run.
+
+    Attributes:
+        certificates: of the model, as `certificates.parquet` has them; None if there are none.
+        audited: rows of the records that the checks before it added; none without certificates.
+    """
+
+    certificates: pd.DataFrame | None
+    audited: pd.DataFrame
+
+
 class Examination(Protocol):
     """Checks that look at a model after the attacks of a run; what they break becomes part of the run."""
 
@@ -57,7 +70,13 @@ class Examination(Protocol):
         ...
 
     def examine(
-        self, name: str, subject: Subject, parts: Sequence[Shard], records: pd.DataFrame, common: dict[str, Any]
+        self,
+        name: str,
+        subject: Subject,
+        parts: Sequence[Shard],
+        records: pd.DataFrame,
+        common: dict[str, Any],
+        beside: Beside,
     ) -> Answer:
         """Run one check on a model whose attacks have ended; `records` are its rows, `parts` its samples."""
         ...

@@ -12,12 +12,15 @@ import torch
 from robustode.attacks.base import Status
 from robustode.evaluation import adversarials, shards
 from robustode.evaluation import records as records_file
-from robustode.evaluation.depth import along_depth_of, read_depth, spread_along_depth_of, write_depth
+from robustode.evaluation.beside import certified_places, smoothed_places
+from robustode.evaluation.certificate_rows import write_certificates
+from robustode.evaluation.depth import along_depth_of, spread_along_depth_of, write_depth
 from robustode.evaluation.jobs import Ready, attacks_of, places_of
-from robustode.evaluation.noise_rows import kept_noise, kept_seconds, read_noise, write_noise
+from robustode.evaluation.noise_rows import kept_noise, kept_seconds, write_noise
 from robustode.evaluation.outdir import own_files
 from robustode.evaluation.plan import Plan
-from robustode.evaluation.rundir import RunDir, read_audit, read_run
+from robustode.evaluation.rundir import RunDir, read_run, read_sides
+from robustode.evaluation.smoothed_rows import write_smoothed
 from robustode.files import write_json
 
 
@@ -30,16 +33,17 @@ def finish(
     facts: dict[str, Any] | None,
     publish: Callable[[RunDir], object] | None,
 ) -> RunDir:
-    """Join the units into records, timings, adversarials, uncertainty and audit.json, publish, and write run.json; read
-    it back."""
+    """Join the units into records, timings, adversarials, uncertainty, certificates and audit.json, publish, and write
+    run.json; read it back."""
     places = places_of(plan, plan.models, out)
     audits = [shards.place(out, m.subject.label, name, 0) for m, answer in answers for name in answer["attacks"]]
-    parts = [shards.read_records(place) for place in (*places, *audits)]
-    records = records_file.validate(pd.concat(parts, ignore_index=True) if parts else records_file.empty())
+    records = records_file.validate(records_file.joined(shards.read_records(place) for place in (*places, *audits)))
     records_file.write(records, out / "records.parquet")
     seconds = [pd.DataFrame(answer["timings"]) for _, answer in answers]
     if plan.protocol.uncertainty is not None:
         seconds += [pd.read_parquet(kept_seconds(out, model.subject.label)) for model in ready]
+    certified, smoothed = certified_places(plan, ready, out), smoothed_places(plan, ready, out)
+    seconds += [pd.read_parquet(place.with_suffix(".timings.parquet")) for place in (*certified, *smoothed)]
     shards.write_timings([*(shards.read_timings(place) for place in places), *seconds], out / "timings.parquet")
     if "adversarials" in plan.protocol.outputs:
         _write_adversarials(plan, ready, out, answers)
@@ -48,6 +52,10 @@ def finish(
         write_depth((_depth(model, None if noise is None else max(noise.sigma)) for model in ready), out)
     if plan.protocol.uncertainty is not None:
         write_noise((pd.read_parquet(kept_noise(out, model.subject.label)) for model in ready), out)
+    if certified:
+        write_certificates(certified, out)
+    if smoothed:
+        write_smoothed(smoothed, out)
     if facts is None:
         (out / "audit.json").unlink(missing_ok=True)  # of an earlier part of the run, which was audited
     else:
@@ -56,8 +64,7 @@ def finish(
     final = {**meta, "status": "partial" if plan.attacks.skipped or errors else "complete", "errors": errors}
     if publish is not None:
         timings = pd.read_parquet(out / "timings.parquet")
-        sides = {"audit": read_audit(out), "depth": read_depth(out), "noise": read_noise(out)}
-        publish(RunDir(path=out, meta=final, records=records, timings=timings, **sides))
+        publish(RunDir(path=out, meta=final, records=records, timings=timings, **read_sides(out)))
     write_json({**final, "files": own_files(out)}, out / "run.json")
     return read_run(out)
 

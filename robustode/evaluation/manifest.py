@@ -50,7 +50,7 @@ def manifest(plan: Plan, clean: Sequence[CleanAccuracy], command: str) -> dict[s
             "budgets": {norm: list(radii) for norm, radii in plan.budgets.items()},
         },
         "protocol_hash": plan.hash,
-        "models": [_model(planned, known) for planned, known in zip(plan.models, answers, strict=True)],
+        "models": [_model(planned, known, plan) for planned, known in zip(plan.models, answers, strict=True)],
         "data": _data(data),
         "versions": versions(),
         "seeds": {"run": protocol.seed},
@@ -64,8 +64,15 @@ def manifest(plan: Plan, clean: Sequence[CleanAccuracy], command: str) -> dict[s
         "not_applicable": list(plan.attacks.unfit),
         "errors": [],
         "eot": protocol.eot,
+        **_certificates(plan),
         "files": {},
     }
+
+
+def _certificates(plan: Plan) -> dict[str, Any]:
+    """Radii of the tables of certificates; nothing for a run without any."""
+    radii = {"certified": plan.certified, "smoothed": plan.smoothed}
+    return {key: {norm: list(eps) for norm, eps in of.items()} for key, of in radii.items() if of}
 
 
 def _data(data: Data) -> dict[str, Any]:
@@ -81,7 +88,7 @@ def _data(data: Data) -> dict[str, Any]:
     }
 
 
-def _model(planned: PlannedModel, clean: CleanAccuracy | None) -> dict[str, Any]:
+def _model(planned: PlannedModel, clean: CleanAccuracy | None, plan: Plan) -> dict[str, Any]:
     module = planned.module
     counts = {} if clean is None else {"clean_accuracy": clean.accuracy, "clean_correct": clean.correct, "n": clean.n}
     return {
@@ -97,4 +104,5 @@ def _model(planned: PlannedModel, clean: CleanAccuracy | None) -> dict[str, Any]
         **counts,
         "notes": list(planned.notes),
         "provenance": planned.provenance,
+        **({"left_out": plan.left_out[planned.label]} if planned.label in plan.left_out else {}),
     }

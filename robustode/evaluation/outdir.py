@@ -18,6 +18,8 @@ FILES = (
     "audit.json",
     "depth.parquet",
     "uncertainty.parquet",
+    "certificates.parquet",
+    "smoothed.parquet",
     "report.html",
 )
 RUN = "run.json"

@@ -10,8 +10,9 @@ from typing import Any
 from torch import nn
 
 from robustode.data import CATALOGUE, Data, check_fits, default_budgets, load_data
-from robustode.errors import DataError, ProtocolError
+from robustode.errors import DataError, OptionError, ProtocolError
 from robustode.evaluation.budgets import check_radii
+from robustode.evaluation.certified import LeftOut
 from robustode.evaluation.planned import Known, PlannedModel, load_models, look_at, samples_for
 from robustode.evaluation.protocol import Protocol, digest
 from robustode.evaluation.selection import Selection, fitting, resolved_attacks, select_attacks
@@ -30,7 +31,10 @@ class Plan:
         data: the samples.
         models: loaded, on their device.
         attacks: the attacks that run, and those that are skipped or not for these models.
-        budgets: {norm: radii} of the norms in use, in order of first use.
+        budgets: {norm: radii} of the norms of the attacks, in order of first use.
+        certified: {norm: radii} of the norms of the certificates.
+        smoothed: the same for certificates of the smoothed model: of L2, if there are any.
+        left_out: {label of a model: {norm: {bound: why the model has none such}}}.
         hash: of data, subset, cards, budgets, seed, eot and shard size; models are not in it.
     """
 
@@ -39,6 +43,9 @@ class Plan:
     models: tuple[PlannedModel, ...]
     attacks: Selection
     budgets: Budgets
+    certified: Budgets
+    smoothed: Budgets
+    left_out: dict[str, LeftOut]
     hash: str
 
 
@@ -77,13 +84,20 @@ def make_plan(
     attacks = fitting(attacks, [(model.label, model.module) for model in models])
     for stored in attacks.stored:
         stored.check_made_from(samples)
-    budgets = _budgets(protocol, attacks, samples, models[0].module)
+    own = tuple(dict.fromkeys(attack.norm for attack in (*attacks.cards, *attacks.stored)))
+    certified = _certified_norms(protocol, own, samples, models[0].module)
+    smoothed = () if protocol.smoothing is None else ("l2",)
+    radii = _budgets(protocol, own, (*certified, *smoothed), samples, models[0].module)
+    budgets = {norm: radii[norm] for norm in own}
     return Plan(
         protocol=protocol,
         data=samples,
         models=models,
         attacks=attacks,
         budgets=budgets,
+        certified={norm: radii[norm] for norm in certified},
+        smoothed={norm: radii[norm] for norm in smoothed},
+        left_out=_left_out(protocol, models, samples, certified),
         hash=_hash(protocol, attacks, budgets, samples),
     )
 
@@ -134,11 +148,38 @@ def _recorded_data(known: Sequence[Known], protocol: Protocol) -> str:
     raise DataError("no data given", expected="--data, or checkpoints that record it", got=got, fix=fix)
 
 
-def _budgets(protocol: Protocol, attacks: Selection, data: Data, model: Any) -> Budgets:
-    norms = tuple(dict.fromkeys(attack.norm for attack in (*attacks.cards, *attacks.stored)))
+def _certified_norms(protocol: Protocol, own: tuple[str, ...], data: Data, model: Any) -> tuple[str, ...]:
+    """Norms of the certificates: those asked for, else those of the attacks, else those with default budgets."""
+    if protocol.certificates is None:
+        return ()
+    default = default_budgets(data.name, tuple(model.bounds), data.x[0].numel())
+    return protocol.certificates.norms or own or tuple(default)
+
+
+def _left_out(
+    protocol: Protocol, models: Sequence[PlannedModel], data: Data, norms: tuple[str, ...]
+) -> dict[str, LeftOut]:
+    """Ask every model which bounds it has; raise `OptionError`, which names it, where none or not those named."""
+    out: dict[str, LeftOut] = {}
+    if (entry := protocol.certificates) is not None:
+        for model in models:
+            with protocol.blaming("certificates"):
+                try:
+                    out[model.label] = entry.check(model.module, samples_for(model, data, slice(0, 32))[0], norms)
+                except OptionError as error:
+                    raise error.inside(f"model '{model.label}' ({model.arch})") from None
+    return out
+
+
+def _budgets(protocol: Protocol, own: tuple[str, ...], more: tuple[str, ...], data: Data, model: Any) -> Budgets:
+    """Radii of the norms of the attacks, and of further ones of certificates."""
+    norms = tuple(dict.fromkeys([*own, *more]))
     for norm in protocol.budgets:
         if norm not in norms:
-            expected = f"norms of the attacks ({', '.join(norms)})" if norms else "none, as there are no attacks"
+            expected = (
+                f"norms of the run ({', '.join(norms)})" if more else f"norms of the attacks ({', '.join(norms)})"
+            )
+            expected = expected if norms else "none, as there are no attacks"
             with protocol.blaming("budgets", norm):
                 raise ProtocolError("budgets", expected=expected, got=f"'{norm}'")
     box, dimension = tuple(model.bounds), data.x[0].numel()

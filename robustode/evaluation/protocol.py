@@ -25,6 +25,7 @@ from robustode.attacks.norms import check_norm
 from robustode.data.subset import parse_limit
 from robustode.errors import OptionError, ProtocolError, RobustODEError, unknown
 from robustode.evaluation.budgets import as_parts, distinct_radii, parse_radius
+from robustode.evaluation.certified import CertifyEntry, SmoothingEntry
 from robustode.evaluation.noise import NoiseEntry
 from robustode.resources import read_toml, shipped
 from robustode.toml_lines import line_of, place
@@ -81,9 +82,9 @@ class Protocol(BaseModel):
     The hash that is stamped into every record is of what decides the numbers of the attacks: the samples themselves
     (data, split, limit), every parameter of every card, the budgets with defaults filled in, seed, shard and eot
     (`robustode.evaluation.plan`). Not part of it are the models, which have hashes of their own in the records, so that
-    two models under one protocol show it; uncertainty, which is apart from the attacks; the audit with `transfer`,
-    whose rows are apart (attack "audit-...") and may be made anew when the run has ended; and what is kept or said:
-    outputs, title, allow_low_accuracy.
+    two models under one protocol show it; uncertainty, certificates and smoothing, which are apart from the attacks;
+    the audit with `transfer`, whose rows are apart (attack "audit-...") and may be made anew when the run has ended;
+    and what is kept or said: outputs, title, allow_low_accuracy.
 
     Attributes:
         models: entries, or bare model names; empty for a protocol that is given its models (`run --model`).
@@ -101,6 +102,8 @@ class Protocol(BaseModel):
         audit: checks of the numbers: "none", "cheap" for those that cost little, "full" for all.
         transfer: further models whose adversarials a full audit tries on these.
         uncertainty: noise of input and weights, propagated to P(correct) of every sample beside the attacks; or None.
+        certificates: radii within which no input has another answer, for every sample beside the attacks; or None.
+        smoothing: the same of the model that is smoothed by noise; or None.
         outputs: what is written beside records, timings and run.json, of "tables", "figures", "report" and
             "adversarials" (the best adversarial of every sample, which `robustode verify` scores again).
         base: folder of the protocol's file, in which the files that it names are looked for first.
@@ -125,6 +128,8 @@ class Protocol(BaseModel):
     audit: str = "cheap"
     transfer: tuple[str, ...] = ()
     uncertainty: NoiseEntry | None = None
+    certificates: CertifyEntry | None = None
+    smoothing: SmoothingEntry | None = None
     outputs: tuple[Literal["tables", "figures", "report", "adversarials"], ...] = OUTPUTS
     base: str = ""
 
@@ -187,7 +192,12 @@ def build_protocol(values: Mapping[str, Any], what: str = "protocol", *, path: P
             the lines of the file.
     """
     hidden = ("base",)
-    tables = {"models": ModelEntry, "uncertainty": NoiseEntry}
+    tables = {
+        "models": ModelEntry,
+        "uncertainty": NoiseEntry,
+        "certificates": CertifyEntry,
+        "smoothing": SmoothingEntry,
+    }
     return validated(Protocol, values, what=what, path=path, error=ProtocolError, tables=tables, hidden=hidden)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,12 @@ def canonical_json(params: Mapping[str, Any]) -> str:
 def empty() -> pd.DataFrame:
     """Return records without rows, with every column in its dtype."""
     return pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in DTYPES.items()})
+
+
+def joined(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Return the rows of several frames of records, in order; without any, records without rows."""
+    frames = list(parts)
+    return pd.concat(frames, ignore_index=True) if frames else empty()
 
 
 def validate(records: pd.DataFrame) -> pd.DataFrame:

@@ -12,11 +12,13 @@ import pandas as pd
 
 from robustode.errors import RunError
 from robustode.evaluation import records as records_file
+from robustode.evaluation.certificate_rows import read_certificates
 from robustode.evaluation.depth import read_depth
 from robustode.evaluation.noise_rows import read_noise
+from robustode.evaluation.smoothed_rows import read_smoothed
 from robustode.files import file_digest, read_json
 
-__all__ = ["FINISHED", "SCHEMA", "RunDir", "hash_files", "read_audit", "read_run"]
+__all__ = ["FINISHED", "SCHEMA", "RunDir", "hash_files", "read_audit", "read_run", "read_sides"]
 
 SCHEMA = 1
 FINISHED = ("complete", "partial")
@@ -34,6 +36,8 @@ class RunDir:
         audit: audit.json as a dict; None if the run was not audited.
         depth: `depth.parquet`, sensitivity along depth; None if no model has a depth to follow.
         noise: `uncertainty.parquet`, P(correct) under noise; None if the protocol asks for none.
+        certificates: `certificates.parquet`, certified radii; None if the protocol asks for none.
+        smoothed: `smoothed.parquet`, those of the smoothed model; None if the protocol asks for none.
     """
 
     path: Path
@@ -43,6 +47,8 @@ class RunDir:
     audit: dict[str, Any] | None = None
     depth: pd.DataFrame | None = None
     noise: pd.DataFrame | None = None
+    certificates: pd.DataFrame | None = None
+    smoothed: pd.DataFrame | None = None
 
 
 def hash_files(path: Path, *, skip: tuple[str, ...] = ("run.json", "shards")) -> dict[str, str]:
@@ -72,10 +78,19 @@ def read_run(path: str | Path) -> RunDir:
         meta=meta,
         records=records_file.read(path / "records.parquet"),
         timings=pd.read_parquet(timings) if timings.is_file() else None,
-        audit=read_audit(path),
-        depth=read_depth(path),
-        noise=read_noise(path),
+        **read_sides(path),
     )
+
+
+def read_sides(path: Path) -> dict[str, Any]:
+    """Return what a run directory holds beside records and timings, by the names of `RunDir`; None where it is not."""
+    return {
+        "audit": read_audit(path),
+        "depth": read_depth(path),
+        "noise": read_noise(path),
+        "certificates": read_certificates(path),
+        "smoothed": read_smoothed(path),
+    }
 
 
 def read_audit(path: Path) -> dict[str, Any] | None:

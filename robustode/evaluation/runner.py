@@ -8,24 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 
 from robustode.attacks.adapters.rng import forked_rng
 from robustode.errors import RunError
 from robustode.evaluation import examination, shards
 from robustode.evaluation import records as records_file
+from robustode.evaluation.beside import beside, certificates_of
 from robustode.evaluation.cascade import found_before
 from robustode.evaluation.clean import CleanAccuracy, check_clean
 from robustode.evaluation.counting import Counted
 from robustode.evaluation.engine import run_unit, seed_of
-from robustode.evaluation.examination import Examination
+from robustode.evaluation.examination import Beside, Examination
 from robustode.evaluation.finish import finish
 from robustode.evaluation.hold import hold
 from robustode.evaluation.jobs import Ready, jobs_of, places_of
 from robustode.evaluation.judge import Judge
 from robustode.evaluation.manifest import manifest
-from robustode.evaluation.noise_rows import keep_noise
 from robustode.evaluation.outdir import begun, check_directory, clear, sweep
 from robustode.evaluation.plan import Plan
 from robustode.evaluation.planned import PlannedModel, samples_for
@@ -37,7 +36,7 @@ from robustode.files import write_json
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """What a run tells whoever watches it: `kind` is "clean", "skipped", "unit", "resumed" or "check"."""
+    """What a run tells whoever watches it: `kind` is "clean", "skipped", "beside", "unit", "resumed", "check"."""
 
     kind: str
     model: str = ""
@@ -127,7 +126,7 @@ def examine_again(
                 fix = "Run the evaluation again with --force and --audit full."
                 raise RunError(f"units of run '{out}'", expected=f"{place}.parquet", got="none", fix=fix)
         ready = [_prepare(plan, model, tell) for model in plan.models]
-        _noise(plan, ready, out)
+        _beside(plan, ready, out, tell)
         answers = _examine(plan, ready, out, examine, tell)
         write_json({**old, "status": "running"}, out / "run.json")  # its files are about to change
         return finish(plan, ready, out, old, answers, examine.facts, publish)
@@ -151,18 +150,19 @@ def _execute(
     if resume:
         meta = begun(out, meta)
     write_json({**meta, "status": "running"}, out / "run.json")
-    _noise(plan, ready, out)
+    _beside(plan, ready, out, tell)
     _units(plan, ready, out, tell)
     answers = [] if examine is None else _examine(plan, ready, out, examine, tell)
     facts = None if examine is None else examine.facts
     return finish(plan, ready, out, meta, answers, facts, publish)
 
 
-def _noise(plan: Plan, ready: Sequence[Ready], out: Path) -> None:
-    """Propagate the noise of the protocol through every model whose rows are not on disk."""
-    if plan.protocol.uncertainty is not None:
-        for model in ready:
-            keep_noise(model, plan.protocol.uncertainty, out, seed=plan.protocol.seed)
+def _beside(plan: Plan, ready: Sequence[Ready], out: Path, tell: Listener) -> None:
+    """Compute what stands beside the attacks and is not on disk."""
+    work = list(beside(plan, ready, out))
+    for done, (label, text, compute) in enumerate(work, start=1):
+        compute()
+        tell(Event(kind="beside", model=label, text=text, done=done, total=len(work)))
 
 
 def _prepare(plan: Plan, model: PlannedModel, tell: Listener) -> Ready:
@@ -210,15 +210,21 @@ def _examine(
 ) -> list[tuple[Ready, dict[str, Any]]]:
     """Run every check on every model, apart from those whose answers are on disk; return the answers in order."""
     answers = []
+    certified = {model.subject.label: certificates_of(plan, model, out) for model in ready}
     jobs = [(model, name) for model in ready for name in examine.names]
     for done, (model, name) in enumerate(jobs, start=1):
         label = model.subject.label
         answer = examination.kept(out, label, name, examine.facts)
         if answer is None:
-            frames = [shards.read_records(place) for place in places_of(plan, [model.planned], out)]
-            records = pd.concat(frames, ignore_index=True) if frames else records_file.empty()
+            records = records_file.joined(shards.read_records(place) for place in places_of(plan, [model.planned], out))
             common = {"data": plan.data.name, "seed": plan.protocol.seed, "protocol": plan.hash}
-            found = examine.examine(name, model.subject, model.shards, records, common)
+            own = certified[label]
+            earlier = (
+                [] if own is None else [attack for one, said in answers if one is model for attack in said["attacks"]]
+            )
+            audited = records_file.joined(shards.read_records(shards.place(out, label, one, 0)) for one in earlier)
+            others = Beside(certificates=own, audited=audited)
+            found = examine.examine(name, model.subject, model.shards, records, common, others)
             examination.keep(out, label, name, found, examine.facts)
             answer = examination.kept(out, label, name, examine.facts) or {}
         tell(Event(kind="check", model=label, text=name, done=done, total=len(jobs)))

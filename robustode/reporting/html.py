@@ -20,7 +20,7 @@ from robustode.reporting.charts import Chart, all_charts
 from robustode.reporting.charts.chart import COLOURS
 from robustode.reporting.formatting import eps_label, norm_name, percent
 from robustode.reporting.gallery import gallery
-from robustode.reporting.join import join
+from robustode.reporting.join import join, left_apart
 from robustode.reporting.tables import Table
 from robustode.reporting.views import run_tables
 
@@ -95,6 +95,9 @@ def notes(runs: Sequence[RunDir], meta: dict[str, Any]) -> list[str]:
     for what, plural in (("versions", "versions of libraries"), ("machine", "machines; do not compare seconds")):
         if len({json.dumps(run.meta.get(what), sort_keys=True) for run in runs}) > 1:
             found.append(f"The runs come from different {plural}.")
+    for name in left_apart(runs):
+        words = "Certificates" if name == "certificates" else "Certificates of smoothed models"
+        found.append(f"{words} are left out: not all of the runs have them for the same norms, radii and map or noise.")
     return [note for note in found if note]
 
 

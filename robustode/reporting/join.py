@@ -27,6 +27,10 @@ _CHECKS: dict[str, Callable[[RunDir], Any]] = {
     "audit": lambda run: (run.audit or {}).get("scope"),
 }
 
+_SIDES = ("timings", "depth", "noise", "certificates", "smoothed")
+# of certificates: the key of their radii in run.json, and the columns that must say the same
+_ALIKE = {"certificates": ("certified", ("norm", "map")), "smoothed": ("smoothed", ("sigma", "draws", "alpha"))}
+
 
 def join(runs: Sequence[RunDir]) -> RunDir:
     """Return one run that holds the models of all; a repeated label gets "#2", "#3", ...
@@ -41,7 +45,8 @@ def join(runs: Sequence[RunDir]) -> RunDir:
         raise RunError("runs", expected="at least one run directory", got="none")
     for other in runs[1:]:
         check_comparable(runs[0], other)
-    records, timings, depths, noises, models, audits, seen = [], [], [], [], [], [], {}
+    records, models, audits, seen = [], [], [], {}
+    sides: dict[str, list[pd.DataFrame]] = {name: [] for name in _SIDES}
     for run in runs:
         names = {}
         for model in run.meta["models"]:
@@ -53,19 +58,36 @@ def join(runs: Sequence[RunDir]) -> RunDir:
         records.append(_rename(run.records, names))
         findings = run.audit["findings"] if run.audit else []
         audits += [{**finding, "model": names[finding["model"]]} for finding in findings]
-        if run.timings is not None:
-            timings.append(_rename(run.timings, names))
-        if run.depth is not None:
-            depths.append(_rename(run.depth, names))
-        if run.noise is not None:
-            noises.append(_rename(run.noise, names))
+        for name, parts in sides.items():
+            if (frame := getattr(run, name)) is not None:
+                parts.append(_rename(frame, names))
     meta = {**runs[0].meta, "models": models, **_gathered(runs)}
-    joined = pd.concat(timings, ignore_index=True) if len(timings) == len(runs) else None
     together = sort(pd.concat(records, ignore_index=True))
-    depth = pd.concat(depths, ignore_index=True) if depths else None
-    noise = pd.concat(noises, ignore_index=True) if len(noises) == len(runs) else None
-    sides = {"audit": _audits(runs, audits), "depth": depth, "noise": noise}
-    return RunDir(path=runs[0].path, meta=meta, records=together, timings=joined, **sides)
+    frames = {name: _together(runs, name, parts) for name, parts in sides.items()}
+    return RunDir(path=runs[0].path, meta=meta, records=together, audit=_audits(runs, audits), **frames)
+
+
+def left_apart(runs: Sequence[RunDir]) -> list[str]:
+    """Return what some of the runs have and `join` leaves out, as not all have it for the same norms, radii and map."""
+    return [name for name in _ALIKE if any(getattr(run, name) is not None for run in runs) and not _alike(runs, name)]
+
+
+def _together(runs: Sequence[RunDir], name: str, parts: list[pd.DataFrame]) -> pd.DataFrame | None:
+    """The rows of all runs; None unless every run has them, apart from those along depth, which twins have not."""
+    enough = len(parts) == len(runs) or (name == "depth" and len(parts) > 0)
+    return pd.concat(parts, ignore_index=True) if enough and (name not in _ALIKE or _alike(runs, name)) else None
+
+
+def _alike(runs: Sequence[RunDir], name: str) -> bool:
+    """Whether every run has certificates of the same norms, radii and map; the bounds may be others."""
+    key, columns = _ALIKE[name]
+    frames = [getattr(run, name) for run in runs]
+    if any(frame is None for frame in frames):
+        return False
+    kinds = [
+        (run.meta[key], *(set(frame[column]) for column in columns)) for run, frame in zip(runs, frames, strict=True)
+    ]
+    return all(kind == kinds[0] for kind in kinds)
 
 
 def _audits(runs: Sequence[RunDir], findings: list[dict[str, Any]]) -> dict[str, Any] | None:

@@ -21,6 +21,7 @@ _LATEX = {
     "|": r"\ensuremath{|}",
     '"': "''",
     "Δ": r"\ensuremath{\Delta}",
+    "α": r"\ensuremath{\alpha}",
     "ε": r"\ensuremath{\varepsilon}",
     "τ": r"\ensuremath{\tau}",
     "σ": r"\ensuremath{\sigma}",

@@ -12,11 +12,13 @@ from robustode.evaluation.rundir import RunDir
 from robustode.files import write_text
 from robustode.reporting.accuracy import clean_accuracy, robust_accuracy
 from robustode.reporting.audit import audit_table
+from robustode.reporting.certificates import certificate_tables
 from robustode.reporting.compare import paired
 from robustode.reporting.cost import attack_cost
 from robustode.reporting.distances import minimal_distance
 from robustode.reporting.noise import noise_tables
 from robustode.reporting.onestep import one_step
+from robustode.reporting.smoothed import smoothed_tables
 from robustode.reporting.tables import Table
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "robust_accuracy",
     "run_tables",
     "save_tables",
+    "tables_beside",
     "write_tables",
 ]
 
@@ -49,10 +52,19 @@ def all_tables(
 
 
 def run_tables(run: RunDir) -> list[Table]:
-    """Return the tables of a run, the paired differences of several models, and those of accuracy under noise."""
+    """Return the tables of a run, the paired differences of several models, and those of what stands beside them."""
     tables = all_tables(run.records, run.meta, run.timings, run.audit)
     tables += paired(run.records, run.meta) if len(run.meta["models"]) > 1 else []
-    return tables + noise_tables(run.noise, run.meta, run.timings)
+    return tables + tables_beside(run)
+
+
+def tables_beside(run: RunDir) -> list[Table]:
+    """Return the tables of what stands beside the attacks: certificates, those of smoothed models, noise."""
+    return [
+        *certificate_tables(run.certificates, run.records, run.meta, run.timings),
+        *smoothed_tables(run.smoothed, run.meta),
+        *noise_tables(run.noise, run.meta, run.timings),
+    ]
 
 
 def write_tables(run: RunDir) -> list[Path]:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-STEPS = 25
+STEPS = 10  # of descent, from each of STARTS points; as many points again are only tried
+STARTS = 3
 
 
 def unit_vectors(shape: tuple[int, ...], norm: str, generator: torch.Generator) -> Tensor:
@@ -41,10 +42,10 @@ def lowest_margins(
     generator = torch.Generator().manual_seed(0)
     size = radius.reshape(-1, *(1,) * (x.dim() - 1))
     lowest = torch.full_like(radius, torch.inf)
-    for k in range(40):
+    for k in range(2 * STARTS):
         delta = unit_vectors((len(x), x[0].numel()), norm, generator).reshape(x.shape) * size
         point = x + delta * (1.0 if k % 2 else float(torch.rand((), generator=generator)))
-        for _ in range(STEPS if k < 4 else 1):
+        for _ in range(STEPS if k < STARTS else 1):
             point = point.detach().clamp(*bounds).requires_grad_()
             z = logits(point)
             margin = (z.gather(1, y[:, None]) - z.scatter(1, y[:, None], -torch.inf)).amin(1)

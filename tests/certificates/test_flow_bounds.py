@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -22,8 +23,8 @@ SMALL = {"input_shape": (1, 2, 3), "classes": 3, "steps": 4, "knots": 2, "horizo
 
 @pytest.fixture(autouse=True)
 def _coarse(monkeypatch):
-    monkeypatch.setattr(enclosure, "PIECES", 96)
-    monkeypatch.setattr(enclosure, "WINDOWS", 16)
+    monkeypatch.setattr(enclosure, "PIECES", 64)
+    monkeypatch.setattr(enclosure, "WINDOWS", 8)
 
 
 def fine(model, steps=96):
@@ -35,7 +36,7 @@ def test_windows_cover_the_depth_and_break_at_knots():
     model = random_snode(steps=5, knots=3, horizon=2.0)
     parts = list(stretches(model))
     assert sum(length for length, _ in parts) == pytest.approx(2.0)
-    assert all(b[0] == a[1] for (_, a), (_, b) in zip(parts, parts[1:], strict=False))
+    assert all(b[0] == a[1] for (_, a), (_, b) in pairwise(parts))
 
 
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
@@ -60,7 +61,7 @@ def test_the_defect_falls_with_the_square_of_the_pieces(monkeypatch):
     for pieces in (96, 192, 384):
         monkeypatch.setattr(enclosure, "PIECES", pieces)
         sizes.append(float(sum(window.defect.sum() for window in enclose(model, x).windows)))
-    for coarse, finer in zip(sizes, sizes[1:], strict=False):
+    for coarse, finer in pairwise(sizes):
         assert math.log2(coarse / finer) == pytest.approx(2, abs=0.15)
 
 
@@ -81,35 +82,36 @@ def test_pre_activations_of_the_path_lie_in_the_windows():
 
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 def test_nothing_is_broken_within_the_radius(activation):
-    for k, norm in enumerate(NORMS):
-        model = random_snode(scale=1.5, seed=k, activation=activation, **SMALL)
-        x, y = sampled(fine(model))
-        found = {
-            name: certify(model, x, y, norm=norm, methods=[name], certifies="flow").radius
-            for name in ("lognorm-global", "lognorm-tube")
-        }
-        assert (found["lognorm-tube"] >= found["lognorm-global"]).all()
-        assert found["lognorm-tube"].max() > 0
-        assert (lowest_margins(fine(model, 24), x, y, found["lognorm-tube"] * 0.999, norm) > -1e-4).all()
+    k = sorted(ACTIVATIONS).index(activation)
+    norm = NORMS[k % 3]
+    model = random_snode(scale=1.5, seed=k, activation=activation, **SMALL)
+    x, y = sampled(fine(model))
+    found = {
+        name: certify(model, x, y, norm=norm, methods=[name], certifies="flow").radius
+        for name in ("lognorm-global", "lognorm-tube")
+    }
+    assert (found["lognorm-tube"] >= found["lognorm-global"]).all()
+    assert found["lognorm-tube"].max() > 0
+    assert (lowest_margins(fine(model, 12), x, y, found["lognorm-tube"] * 0.999, norm) > -1e-4).all()
 
 
-def test_convolutional():
+@pytest.mark.parametrize("norm", NORMS)
+def test_convolutional(norm):
     model = random_conv_snode(scale=0.5, steps=4, knots=2, horizon=1.0)
     x, y = sampled(fine(model), 3)
-    for norm in NORMS:
-        found = certify(model, x, y, norm=norm, methods=["lognorm-tube"], certifies="flow").radius
-        assert (found > 0).all()
-        assert (lowest_margins(fine(model, 24), x, y, found * 0.999, norm) > -1e-4).all()
+    found = certify(model, x, y, norm=norm, methods=["lognorm-tube"], certifies="flow").radius
+    assert (found > 0).all()
+    assert (lowest_margins(fine(model, 12), x, y, found * 0.999, norm) > -1e-4).all()
 
 
 @pytest.mark.parametrize("norm", ["l1", "l2"])
 def test_exact_where_balls_stay_balls(norm, monkeypatch):
-    monkeypatch.setattr(enclosure, "PIECES", 6000)
+    monkeypatch.setattr(enclosure, "PIECES", 2000)
     model = multiple([0.8, -0.5, 0.3])
     x, y = sampled(fine(model))
     exact = exact_distances(fine(model, 240), x, y, norm)
     found = certify(model, x, y, norm=norm, methods=["lognorm-tube"], certifies="flow")
-    assert ((found.class_radius / exact)[exact.isfinite()] - 1).abs().max() < 1e-5
+    assert ((found.class_radius / exact)[exact.isfinite()] - 1).abs().max() < 1e-4
     assert (found.radius <= exact.amin(1) * (1 + 1e-9)).all()
 
 

@@ -31,7 +31,7 @@ def test_above_the_error_of_float32_and_not_absurd(activation, method):
     error = (apart[:, :1] - apart).abs().amax(1)
     assert (error <= slack).all()
     assert error.max() > 0
-    assert slack.median() < 3000 * error.median()
+    assert slack.median() < 3e-3  # with a worst case for every sum and every expansion of every step
 
 
 def test_convolutional():
@@ -63,7 +63,7 @@ def test_errors_of_one_step(method):
         true = next(v for n, v in enumerate(exact.flow.states(x.double())) if n == 1)
     bound = stage_errors(exact.flow, 0, x.double().abs(), 2.0**-24)[1]
     assert ((ours - true).abs() <= bound).all()
-    assert (ours - true).abs().max() > 2.0**-26
+    assert (ours - true).abs().max() > bound.max() / 400
 
 
 def test_other_models_are_refused():

@@ -27,6 +27,7 @@ COMMANDS = [
     "verify",
     "sensitivity",
     "uncertainty",
+    "certify",
     "list",
 ]
 COMMANDS += ["data fetch"]
@@ -115,6 +116,7 @@ def test_a_folder_that_cannot_be_written(folder, monkeypatch):
         "generate --model s.safetensors --attack sensitivity-l2 --out new/x",
         "train snode --data digits --out new/x.safetensors",
         "uncertainty --model s.safetensors --out new/x",
+        "certify --model s.safetensors --out new/x",
         "sensitivity --model s.safetensors --out new/x.svg",
     ):
         message = refused(line)
@@ -122,7 +124,7 @@ def test_a_folder_that_cannot_be_written(folder, monkeypatch):
         assert "Permission denied" in message
 
 
-@pytest.mark.parametrize("what", ["models", "attacks", "suites", "evaluations", "data"])
+@pytest.mark.parametrize("what", ["models", "attacks", "suites", "evaluations", "data", "bounds"])
 def test_list(what):
     rows = works(f"list {what} --json").json[what]
     assert rows

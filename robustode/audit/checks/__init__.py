@@ -6,6 +6,7 @@ from robustode.audit.check import Check
 from robustode.audit.checks import (
     batch_invariance,
     black_box,
+    certificate,
     data,
     determinism,
     finite,
@@ -49,4 +50,5 @@ CHECKS: tuple[Check, ...] = (
     solver_gradient.CHECK,
     data.CHECK,
     validity.CHECK,
+    certificate.CHECK,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from robustode.evaluation.rundir import RunDir
 from robustode.reporting.charts.accuracy import accuracy_charts
+from robustode.reporting.charts.certificates import certificate_charts
 from robustode.reporting.charts.chart import Chart
 from robustode.reporting.charts.confusion import confusion_charts
 from robustode.reporting.charts.depth import depth_charts
@@ -18,6 +19,7 @@ def all_charts(run: RunDir) -> list[Chart]:
     """Return the charts of a run in reading order."""
     return [
         *accuracy_charts(run.records, run.meta),
+        *certificate_charts(run.certificates, run.records, run.meta),
         *difference_charts(run.records, run.meta),
         *distance_charts(run.records, run.meta),
         *confusion_charts(run.records, run.meta),
