@@ -25,6 +25,7 @@ from robustode.reporting.plot import COLOURS, Plot, new_figure, style
 from robustode.training import Recipe, build, fit, provenance, recipe
 from robustode.training.log_norm import DepthLogNorm
 
+MU5 = [0.0, 0.05, 0.2, 0.5]
 BUDGETS = (0.1, 0.2)  # at which the certified accuracy is given, L2
 CHUNK = 20  # samples certified before a line is shown
 
@@ -32,13 +33,12 @@ CHUNK = 20  # samples certified before a line is shown
 def settings(args: argparse.Namespace) -> dict[str, Recipe]:
     """Return the trainings by label."""
     certified = recipe("snode", args.data, "certified")
-    cost = certified.optimiser.cost
     plain = recipe("snode", args.data)
     found = {
         "plain": plain,
         "plain, squared error": plain.overrides(mu1=1.0, mu2=0.0),
     }
-    values = args.mu5 or [0.0, cost.mu5 / 3, cost.mu5, 3 * cost.mu5]
+    values = args.mu5 or MU5
     return found | {f"certified, mu5 = {value:g}": certified.overrides(mu5=value) for value in values}
 
 
@@ -133,7 +133,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="mnist14")
     parser.add_argument("--data-root")
-    parser.add_argument("--mu5", type=float, nargs="*", help="default: 0, a third of the recipe's, it, thrice it")
+    parser.add_argument("--mu5", type=float, nargs="*", help="factors of the log norm; default 0, 0.05, 0.2, 0.5")
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)

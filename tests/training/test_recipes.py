@@ -122,6 +122,19 @@ def test_the_paper_is_about_the_snode(arch):
         recipe(arch, "digits", "paper")
 
 
+@pytest.mark.parametrize("name", [None, "digits", "mnist14"])
+def test_certified_is_attacked_in_l2_with_small_weights(name):
+    found = recipe("snode", name, "certified")
+    assert found.optimiser.adversary is not None
+    assert found.optimiser.adversary.norm == "l2"
+    assert found.optimiser.cost.mu4 > 0
+    assert found.data == name
+    assert recipe("snode", "a user's own file.npz", "certified") is recipe("snode", None, "certified")
+    found.overrides(mu5=0.1).optimiser.trainer(build(found, data(shape=(1, 3, 4))), 10)
+    with pytest.raises(TrainingError, match=r"^recipe 'certified': expected the architecture snode, got resnet"):
+        recipe("resnet", name, "certified")
+
+
 def test_unknown_recipe_names():
     message = "^unknown recipe: expected one of best, certified, paper, got 'papper'. Did you mean 'paper'"
     with pytest.raises(TrainingError, match=message):
