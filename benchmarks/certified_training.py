@@ -8,6 +8,7 @@ OUT/runs: the same command goes on.
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def settings(args: argparse.Namespace) -> dict[str, Recipe]:
 
 def trained(label: str, chosen: Recipe, train: Data, test: Data, args: argparse.Namespace) -> Path:
     """Return the checkpoint of a training, made if it is not there."""
-    path = args.out / "runs" / f"{label.replace(' ', '-').replace(',', '')}.safetensors"
+    path = args.out / "runs" / f"{re.sub('[^a-z0-9.]+', '-', label)}.safetensors"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         model = build(chosen, train, args.seed)
