@@ -27,7 +27,10 @@ def train_command(
     data: Annotated[str, typer.Option("--data", metavar="DATA", help="Data set by name or path.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Checkpoint to write (.safetensors).")],
     recipe: Annotated[
-        str, typer.Option("--recipe", metavar="NAME", help="best, or paper: the reference set-up of the paper.")
+        str,
+        typer.Option(
+            "--recipe", metavar="NAME", help="best; certified: large certified radii; paper: the paper's set-up."
+        ),
     ] = "best",
     set_: Annotated[
         list[str] | None,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from robustode.data.dataset import Data, check_bounds
 from robustode.errors import TrainingError, unknown
 from robustode.models.snode import SNODE
+from robustode.solvers.operators import Dense
 from robustode.training.cost import Cost
 
 CHUNK = 1000  # samples encoded at a time
@@ -45,10 +46,13 @@ def check_names(changes: Mapping[str, object], names: Iterable[str]) -> None:
 
 
 def check_depth(model: nn.Module, cost: Cost) -> None:
-    """Raise `TrainingError` if the cost speaks of depth (μ₃, μ₄) and the model has none."""
+    """Raise `TrainingError` if the cost speaks of depth (μ₃ to μ₅) and the model has none, or of matrices (μ₅)."""
     if cost.needs_depth and not isinstance(model, SNODE):
-        expected, got = "an sNODE or layered model for mu3 or mu4", type(model).__name__
-        raise TrainingError("cost", expected=expected, got=got, fix="Set mu3 = mu4 = 0.")
+        expected, got = "an sNODE or layered model for mu3, mu4 or mu5", type(model).__name__
+        raise TrainingError("cost", expected=expected, got=got, fix="Set mu3 = mu4 = mu5 = 0.")
+    if cost.mu5 > 0 and not (isinstance(model, SNODE) and isinstance(model.operator, Dense)):
+        got = f"{type(model).__name__}, whose weights are kernels"
+        raise TrainingError("cost", expected="a dense sNODE or layered model for mu5", got=got, fix="Set mu5 = 0.")
 
 
 def check_reachable(model: nn.Module, data: Data, cost: Cost) -> None:

@@ -78,7 +78,8 @@ class Loop:
 
     def _epoch(self, epoch: int) -> dict[str, float | None]:
         self.model.train()
-        seen, sums = 0, dict.fromkeys(("loss", "mismatch", "cross_entropy", "drift", "weights", "accuracy"), 0.0)
+        names = ("loss", "mismatch", "cross_entropy", "drift", "weights", "log_norm", "accuracy")
+        seen, sums = 0, dict.fromkeys(names, 0.0)
         order = torch.randperm(len(self.data), generator=self.generator)
         for number, part in enumerate(order.tensor_split(self.batches), start=1):
             try:

@@ -10,6 +10,7 @@ from robustode.models.base import parameters_like
 from robustode.models.snode import SNODE
 from robustode.solvers.activations import activation
 from robustode.training.cost import Cost, Terms, terms
+from robustode.training.log_norm import DepthLogNorm
 
 CHUNK = 1000  # samples evaluated at a time
 
@@ -31,14 +32,15 @@ def correct_count(model: nn.Module, state: Tensor, labels: Tensor) -> int:
     return int((state[:, : class_count(model, state)].argmax(1) == labels).sum())
 
 
-def measure(model: nn.Module, cost: Cost, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Run the model and return (x(T) or logits, `Cost.terminal`, `Cost.path`), with a graph where gradients are on."""
-    if not isinstance(model, SNODE):
-        state = model(x)
-        return state, cost.terminal(state, labels, classes=class_count(model, state)), state.new_zeros(())
-    state = model.final_state(x)
-    terminal = cost.terminal(state, labels, classes=model.classes, rest=rest_point(model))
-    return state, terminal, cost.path(model.weight, model.bias, horizon=model.horizon)
+def measure(
+    model: nn.Module, cost: Cost, x: Tensor, labels: Tensor, log_norm: DepthLogNorm | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Run the model and return (x(T) or logits, `Cost.terminal`, `Cost.path`), with a graph where gradients are on.
+
+    `log_norm` is that of earlier weights to go on from; without, the search for μ starts afresh.
+    """
+    state, terminal = _terminal(model, cost, x, labels)
+    return state, terminal, _path(model, cost, state, log_norm)
 
 
 @torch.no_grad()
@@ -47,10 +49,26 @@ def evaluate(model: nn.Module, data: Data, cost: Cost) -> tuple[float, Terms]:
     model.eval()
     device, dtype = parameters_like(model)
     correct, total = 0, torch.zeros(3, dtype=torch.float64)
-    path = torch.zeros(())
     for x, y in zip(data.x.split(CHUNK), data.y.split(CHUNK), strict=True):
         labels = y.to(device)
-        state, terminal, path = measure(model, cost, x.to(device, dtype), labels)
+        state, terminal = _terminal(model, cost, x.to(device, dtype), labels)
         correct += correct_count(model, state, labels)
         total += terminal.double().cpu() * len(y)
-    return correct / len(data), terms(total / len(data), path)
+    return correct / len(data), terms(total / len(data), _path(model, cost, total, None))
+
+
+def _terminal(model: nn.Module, cost: Cost, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    if not isinstance(model, SNODE):
+        state = model(x)
+        return state, cost.terminal(state, labels, classes=class_count(model, state))
+    state = model.final_state(x)
+    return state, cost.terminal(state, labels, classes=model.classes, rest=rest_point(model))
+
+
+def _path(model: nn.Module, cost: Cost, like: Tensor, log_norm: DepthLogNorm | None) -> Tensor:
+    if not isinstance(model, SNODE):
+        return like.new_zeros(2)
+    norms = None
+    if cost.mu5:
+        norms = (log_norm or DepthLogNorm(model.config["activation"]))(model.weight).values
+    return cost.path(model.weight, model.bias, horizon=model.horizon, log_norms=norms)

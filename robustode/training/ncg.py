@@ -16,9 +16,10 @@ from robustode.models.snode import SNODE
 from robustode.solvers.tape import Tape
 from robustode.training.adversarial import Adversary, check_adversary
 from robustode.training.average import Average
-from robustode.training.checks import check_names, check_number
+from robustode.training.checks import check_depth, check_names, check_number
 from robustode.training.cost import Cost, Terms, terms
 from robustode.training.directions import Previous, direction, gamma
+from robustode.training.log_norm import DepthLogNorm, LogNorms, line_products
 from robustode.training.measure import correct_count, rest_point
 from robustode.training.metric import Metric
 from robustode.training.schedule import schedule
@@ -95,16 +96,18 @@ class NCGConfig:
         if model.solver is not None:
             fix = "Train on a fixed grid (method euler, midpoint or rk4), then: robustode deploy."
             raise TrainingError("NCG", expected="a fixed-step method", got=f"{model.solver}", fix=fix)
+        check_depth(model, self.cost)
         return NCG(model, self, batches)
 
 
 @dataclass(frozen=True)
 class Point:
-    """The direct problem solved for one mini-batch with one set of weights: x(T) as read, the stored pass, the cost."""
+    """One mini-batch solved with one set of weights: x(T) as read, the stored pass, the cost, and its log norms."""
 
     state: Tensor
     tape: Tape
     terms: Terms
+    log_norms: LogNorms | None
 
 
 class NCG:
@@ -123,6 +126,7 @@ class NCG:
         sobolev = Sobolev(len(model.bias), model.horizon, config.length, like=model.weight.detach())
         self._metric = Metric(sobolev, model.bias.shape[1], config.whitening)
         self._rest = rest_point(model)
+        self._log_norm = DepthLogNorm(model.config["activation"])
         self._average = Average(model, config.averaging * max(1, batches // config.epochs))
         self._done = 0  # mini-batches
 
@@ -161,13 +165,15 @@ class NCG:
 
     def state(self) -> dict[str, Any]:
         """Return what `restore` needs beside the model's weights to go on to the bit."""
-        return {"average": self._average.state(), "done": self._done, "moment": self._metric.moment}
+        own = {"moment": self._metric.moment, "log_norm": self._log_norm.state()}
+        return {"average": self._average.state(), "done": self._done, **own}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state`."""
         self._average.restore(state["average"])
         self._done = state["done"]
         self._metric.restore(state["moment"])
+        self._log_norm.restore(state["log_norm"])
 
     def export(self) -> dict[str, Tensor]:
         """Return a copy of the state dict to keep: the weights averaged over all complete mini-batches."""
@@ -191,7 +197,9 @@ class NCG:
         final, tape = model.flow.record(x0, inputs=True)
         state = model.read(final)
         terminal = self._cost.terminal(state, y, classes=model.classes, rest=self._rest)
-        return Point(state, tape, terms(terminal, self._cost.path(model.weight, model.bias, horizon=model.horizon)))
+        norms = self._log_norm(model.weight) if self._cost.mu5 else None
+        path = self._cost.path(model.weight, model.bias, horizon=model.horizon, log_norms=norms and norms.values)
+        return Point(state, tape, terms(terminal, path), norms)
 
     @torch.no_grad()
     def gradient(self, point: Point, y: Tensor) -> Tensor:
@@ -199,6 +207,9 @@ class NCG:
         model = self._model
         final = self._cost.terminal_gradient(point.state, y, classes=model.classes, rest=self._rest)
         gradient = self._cost.path_gradient(self.path(), horizon=model.horizon)
+        if point.log_norms is not None:
+            slope = self._cost.log_norm_slope(point.log_norms.values, horizon=model.horizon)
+            self._split(gradient)[0].add_(slope[:, None, None] * point.log_norms.gradient)
         model.flow.adjoint(point.tape, model.read_transposed(final), self._split(gradient))
         return gradient
 
@@ -209,9 +220,8 @@ class NCG:
         start = model.read_transposed(torch.zeros_like(point.state))
         tangent = model.read(model.flow.tangent(point.tape, start, *self._split(d)))
         products = (spacing * float((self.path() * d).sum()), spacing * float(d.square().sum()))
-        return LinearisedCost(
-            self._cost, point.state, tangent, y, classes=model.classes, rest=self._rest, path=products
-        )
+        own = {"path": products, "log_norms": line_products(point.log_norms, self._split(d)[0], model.horizon)}
+        return LinearisedCost(self._cost, point.state, tangent, y, classes=model.classes, rest=self._rest, **own)
 
     def _search(self, point: Point, d: Tensor, x0: Tensor, y: Tensor) -> Point | None:
         """Move along d and return the point reached; None, and the weights unmoved, if d does not descend."""
@@ -220,8 +230,7 @@ class NCG:
             raise FloatingPointError("a slope that is not finite")
         if step.outcome is Outcome.ASCENT:
             return None
-        damped = step.eta * schedule(self._config.damping)(self._done / self._batches)
-        step = replace(step, eta=damped)
+        step = replace(step, eta=step.eta * schedule(self._config.damping)(self._done / self._batches))
         start = self.path()
         trial = partial(self._trial, start, d, x0, y)
         if self._config.line_search == "linearised":

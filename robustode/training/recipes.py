@@ -16,7 +16,7 @@ from robustode.models.registry import architecture
 from robustode.models.resnet import ResNetConfig
 from robustode.models.snode_config import SNODEConfig
 from robustode.training.adversarial import OPTIONS as _ADVERSARY_OPTIONS
-from robustode.training.adversarial import adversary_of
+from robustode.training.adversarial import Adversary, adversary_of
 from robustode.training.checks import check_names
 from robustode.training.cost import Cost
 from robustode.training.ncg import NCGConfig
@@ -90,6 +90,10 @@ _SMALL_NCG = _PLAIN.replace(epochs=25, batch=100, averaging=2.0)
 _SMALL_SGD = SGDConfig(epochs=40, batch=50, learning_rate=1.0)
 _SMALL_RESNET = SGDConfig(epochs=15, batch=50, learning_rate=0.1, weight_decay=5e-4)
 _LARGE_NCG = NCGConfig(epochs=4, batch=500, iterations=2, length=0.3, averaging=0.3)
+_SQUARED = Cost(mu1=1.0, mu2=0.0, mu5=0.003)
+_CERTIFIED_NCG = _LARGE_NCG.replace(
+    cost=_SQUARED, adversary=Adversary(attack="sensitivity", norm="l2", eps=0.3, steps=1)
+)
 _LARGE_SGD = SGDConfig(epochs=12, batch=100, learning_rate=1.0)
 _LARGE_RESNET = SGDConfig(epochs=4, batch=100, learning_rate=0.1, weight_decay=5e-4)
 _MOONS_NCG = _PLAIN.replace(epochs=20, iterations=10)
@@ -154,9 +158,21 @@ PAPER = Recipe(
         cost=Cost(mu1=1.0, mu2=0.0),
     ),
 )
-RECIPES: dict[tuple[str, str | None], Recipe] = {
-    (found.arch, found.data): found for found in (*_SNODES, *_CONVOLUTIONAL_SNODES, *_TWINS, *_CONVOLUTIONAL)
-}
+# Large certified radii: squared error, mini-batches attacked in L2, and the log norm held down by μ₅.
+_CERTIFIED = (
+    Recipe(arch="snode", model={"steps": 15, **_CENTRED}, optimiser=_CERTIFIED_NCG),
+    Recipe(arch="snode", data="digits", model={"steps": 20, "knots": 10}, optimiser=_CERTIFIED_NCG),
+    Recipe(arch="snode", data="mnist14", model={"steps": 15}, optimiser=_CERTIFIED_NCG),
+    Recipe(arch="snode", data="fashion-mnist14", model={"steps": 15}, optimiser=_CERTIFIED_NCG),
+)
+
+
+def _by_name(*recipes: Recipe) -> dict[tuple[str, str | None], Recipe]:
+    return {(found.arch, found.data): found for found in recipes}
+
+
+RECIPES = _by_name(*_SNODES, *_CONVOLUTIONAL_SNODES, *_TWINS, *_CONVOLUTIONAL)
+NAMED = {"best": RECIPES, "certified": _by_name(*_CERTIFIED), "paper": _by_name(PAPER)}
 
 
 def recipe(arch: str, data_name: str | None = None, name: str = "best") -> Recipe:
@@ -165,20 +181,22 @@ def recipe(arch: str, data_name: str | None = None, name: str = "best") -> Recip
     Args:
         arch: the architecture.
         data_name: name of the data; the fallback is returned for data that it does not know.
-        name: "best" for the best known one, "paper" for the reference set-up of the paper (sNODE only).
+        name: "best" for the best known one, "certified" for large certified radii, "paper" for the reference set-up of
+            the paper (both sNODE only).
 
     Raises:
         TrainingError: the architecture or the name is unknown, or the architecture has no recipe of that name.
     """
     if arch not in _MODEL_OPTIONS:
         raise unknown("architecture", arch, _MODEL_OPTIONS, TrainingError)
-    if name not in ("best", "paper"):
-        raise unknown("recipe", name, ("best", "paper"), TrainingError)
-    if name == "best":
-        return RECIPES.get((arch, data_name)) or RECIPES[arch, None]
-    if arch != PAPER.arch:
-        raise TrainingError("recipe 'paper'", expected="the architecture snode", got=arch, fix="Leave --recipe out.")
-    return PAPER
+    if name not in NAMED:
+        raise unknown("recipe", name, NAMED, TrainingError)
+    found = NAMED[name]
+    if (arch, None) not in found:
+        archs = ", ".join(sorted({known for known, _ in found}))
+        what = f"recipe '{name}'"
+        raise TrainingError(what, expected=f"the architecture {archs}", got=arch, fix="Leave --recipe out.")
+    return found.get((arch, data_name)) or found[arch, None]
 
 
 def build(recipe: Recipe, data: Data, seed: int = 0) -> nn.Module:

@@ -32,9 +32,9 @@ class TrainingResult:
     Attributes:
         epochs_done: complete passes over the data.
         history: for each complete epoch its "epoch", "loss", the terms of it ("mismatch", "cross_entropy", "drift",
-            "weights") and "accuracy" (means over mini-batches, each before the step on it, attacked if there is an
-            adversary), "validation_accuracy" and "test_accuracy" (None without such data) and "seconds" since the
-            start.
+            "weights", "log_norm") and "accuracy" (means over mini-batches, each before the step on it, attacked if
+            there is an adversary), "validation_accuracy" and "test_accuracy" (None without such data) and "seconds"
+            since the start.
         train_accuracy, validation_accuracy, test_accuracy: fractions, of the weights kept; None without such data.
         seconds: wall time, everything included, all parts of a resumed training together.
         interrupted: whether Ctrl-C ended it.

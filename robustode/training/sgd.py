@@ -15,6 +15,7 @@ from robustode.training.adversarial import Adversary, check_adversary
 from robustode.training.average import Average
 from robustode.training.checks import check_depth, check_names, check_number
 from robustode.training.cost import Cost, terms
+from robustode.training.log_norm import DepthLogNorm
 from robustode.training.measure import correct_count, measure
 from robustode.training.sobolev import Sobolev
 from robustode.training.trainer import BatchReport
@@ -37,7 +38,7 @@ class SGDConfig:
         length: ℓ ≥ 0 of a Sobolev gradient in depth, put in place of the gradient before the optimiser sees it (0 is
             the L2 gradient); None takes the Euclidean gradient as it is. For sNODE and layered models only.
         averaging: time constant of the running mean of the weights, in epochs; 0 keeps the last weights.
-        cost: the cost; μ₃ and μ₄ for sNODE and layered models only.
+        cost: the cost; μ₃, μ₄ and μ₅ for sNODE and layered models only.
         adversary: what every mini-batch is attacked by before the step on it; None for training on clean data.
 
     Raises:
@@ -108,13 +109,14 @@ class SGD:
         self._sobolev: Sobolev | None = None
         if config.length is not None and isinstance(model, SNODE):
             self._sobolev = Sobolev(len(model.bias), model.horizon, config.length, like=model.weight.detach())
+        self._log_norm = DepthLogNorm(model.config["activation"]) if isinstance(model, SNODE) else None
         self._average = Average(model, config.averaging * max(1, batches // config.epochs))
 
     def step(self, x: Tensor, y: Tensor) -> BatchReport:
         """Take one step on one mini-batch."""
         self._optimiser.zero_grad(set_to_none=True)
-        state, terminal, path = measure(self._model, self._cost, x, y)
-        (terminal.sum() + path).backward()
+        state, terminal, path = measure(self._model, self._cost, x, y, self._log_norm)
+        (terminal.sum() + path.sum()).backward()
         if self._sobolev is not None:
             for parameter in self._model.parameters():  # weight and bias: all that such a model has
                 if parameter.grad is not None:
@@ -122,7 +124,7 @@ class SGD:
         self._optimiser.step()
         self._schedule.step()
         self._average.take(self._model)
-        values = terms(terminal, path.detach())
+        values = terms(terminal, path)
         return BatchReport(terms=values, correct=correct_count(self._model, state, y), final=values.total)
 
     def export(self) -> dict[str, Tensor]:
@@ -135,6 +137,7 @@ class SGD:
             "optimiser": self._optimiser.state_dict(),
             "schedule": self._schedule.state_dict(),
             "average": self._average.state(),
+            "log_norm": None if self._log_norm is None else self._log_norm.state(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -142,3 +145,5 @@ class SGD:
         self._optimiser.load_state_dict(state["optimiser"])
         self._schedule.load_state_dict(state["schedule"])
         self._average.restore(state["average"])
+        if self._log_norm is not None:
+            self._log_norm.restore(state["log_norm"])

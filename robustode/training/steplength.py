@@ -55,6 +55,7 @@ class LinearisedCost:
         labels: (batch,) int64.
         classes, rest: as for `Cost.terminal`.
         path: ((T/knots) ⟨θ, d⟩, (T/knots) ⟨d, d⟩), which μ₄ multiplies.
+        log_norms: (Σ μ μ', Σ μ'²) T/knots over the knots with μ > 0, which μ₅ multiplies: each μ is linearised in η.
     """
 
     def __init__(
@@ -67,11 +68,13 @@ class LinearisedCost:
         classes: int,
         rest: float = 0.0,
         path: tuple[float, float] = (0.0, 0.0),
+        log_norms: tuple[float, float] = (0.0, 0.0),
     ) -> None:
         x, xi = state.double(), tangent.double()
         pull = cost.quadratic_gradient(x, labels, rest=rest)
-        self._constant = cost.mu4 * path[0] + float((pull * xi).sum())
-        self._linear = cost.mu4 * path[1] + (cost.mu1 + cost.mu3) * float(xi.square().sum()) / len(x)
+        self._constant = cost.mu4 * path[0] + cost.mu5 * log_norms[0] + float((pull * xi).sum())
+        self._linear = cost.mu4 * path[1] + cost.mu5 * log_norms[1]
+        self._linear += (cost.mu1 + cost.mu3) * float(xi.square().sum()) / len(x)
         self._mu2, self._labels = cost.mu2, labels
         self._logits, self._slopes = x[:, :classes], xi[:, :classes]
 

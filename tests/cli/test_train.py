@@ -60,7 +60,7 @@ def test_recipe_paper(here):
     optimiser = done["provenance"]["optimiser"]
     expected = {"name": "ncg", "epochs": 1, "iterations": 6, "line_search": "linearised", "whitening": 0.0}
     assert {key: optimiser[key] for key in expected} == expected
-    assert done["provenance"]["cost"] == {"mu1": 1.0, "mu2": 0.0, "mu3": 0.0, "mu4": 0.0}
+    assert done["provenance"]["cost"] == {"mu1": 1.0, "mu2": 0.0, "mu3": 0.0, "mu4": 0.0, "mu5": 0.0}
     assert done["provenance"]["accuracy"] > 0.5
     assert done["curves"] == []
     assert list(tree()) == ["p.safetensors"]
@@ -103,7 +103,7 @@ def test_target(here):
 def test_the_header_has_the_learning_curves_without_seconds(here):
     works(f"{SMALL} --set epochs=2 --validation 40 --out a.safetensors")
     header = read_header("a.safetensors").provenance
-    keys = {"epoch", "loss", "mismatch", "cross_entropy", "drift", "weights", "accuracy"}
+    keys = {"epoch", "loss", "mismatch", "cross_entropy", "drift", "weights", "log_norm", "accuracy"}
     assert [set(row) for row in header["history"]] == [keys | {"validation_accuracy", "test_accuracy"}] * 2
     assert [row["epoch"] for row in header["history"]] == [1, 2]
     last = header["history"][-1]
@@ -123,7 +123,10 @@ def test_the_header_has_the_learning_curves_without_seconds(here):
         ("--validation 40 --patience 0", "--patience: expected a whole number ≥ 1, got 0"),
         ("--validation 0", "--validation: expected a whole number ≥ 1, got 0"),
         ("--validation 150", "samples held out of data 'digits': expected a whole number from 1 to 149"),
-        ("--recipe papper", "unknown recipe: expected one of best, paper, got 'papper'. Did you mean 'paper'"),
+        (
+            "--recipe papper",
+            "unknown recipe: expected one of best, certified, paper, got 'papper'. Did you mean 'paper'",
+        ),
         ("--curves c.pdf", "figure 'c.pdf': expected a name ending in .svg or .png, got '.pdf'. Write c.svg or c.png."),
         ("--resume", "unfinished training 'a.partial.pt': expected the file that a stopped training left, got no such"),
         ("--resume --force", "options: expected --resume or --force, got both"),

@@ -12,7 +12,7 @@ from robustode.training.sobolev import Sobolev
 from robustode.training.steplength import Outcome, minimise
 from tests.problems import random_points, random_snode
 
-ALL = Cost(mu1=0.7, mu2=1.3, mu3=0.9, mu4=0.4)
+ALL = Cost(mu1=0.7, mu2=1.3, mu3=0.9, mu4=0.4, mu5=0.3)
 
 
 def problem(seed, **config):
@@ -33,10 +33,10 @@ def test_accepted_steps_never_raise_the_mini_batch_cost(name, seed, cost):
     costs = [trainer.at(model.encode(x), y).terms.total]
     for number in range(8):
         report = (several if number % 2 else trainer).step(x, y)
-        assert report.terms.total == costs[-1]
-        assert report.final == trainer.at(model.encode(x), y).terms.total
+        assert report.terms.total == pytest.approx(costs[-1], rel=1e-13)
+        assert report.final == pytest.approx(trainer.at(model.encode(x), y).terms.total, rel=1e-13)
         costs.append(report.final)
-    assert all(after <= before for before, after in pairwise(costs))
+    assert all(after <= before * (1 + 1e-13) for before, after in pairwise(costs))
     assert costs[-1] < 0.95 * costs[0]
 
 

@@ -16,7 +16,7 @@ from robustode.training.steplength import StepLength, minimise
 from tests.problems import random_points, random_snode
 from tests.training.problems import data, snode
 
-ALL = Cost(mu1=0.7, mu2=1.3, mu3=0.9, mu4=0.4)
+ALL = Cost(mu1=0.7, mu2=1.3, mu3=0.9, mu4=0.4, mu5=0.3)
 
 
 def batch(model, n=20):

@@ -123,7 +123,7 @@ def test_the_paper_is_about_the_snode(arch):
 
 
 def test_unknown_recipe_names():
-    message = "^unknown recipe: expected one of best, paper, got 'papper'. Did you mean 'paper'"
+    message = "^unknown recipe: expected one of best, certified, paper, got 'papper'. Did you mean 'paper'"
     with pytest.raises(TrainingError, match=message):
         recipe("snode", "digits", "papper")
     assert recipe("snode", "digits", "best") is recipe("snode", "digits")
@@ -156,7 +156,7 @@ def test_provenance_goes_into_a_header_and_comes_back(tmp_path, arch):
         runs.append(provenance(chosen, result, "robustode train it", 5))
     assert runs[0] == runs[1]  # nothing of it depends on the clock
     assert runs[0]["optimiser"]["name"] == {"snode": "ncg", "layered": "sgd"}[arch]
-    assert runs[0]["cost"] == {"mu1": 0.0, "mu2": 1.0, "mu3": 0.0, "mu4": 0.0}
+    assert runs[0]["cost"] == {"mu1": 0.0, "mu2": 1.0, "mu3": 0.0, "mu4": 0.0, "mu5": 0.0}
     assert set(runs[0]["versions"]) == {"python", "torch", "numpy", "robustode"}
     path = save_checkpoint(model, tmp_path / "a.safetensors", data="clusters", provenance=runs[0])
     header = read_header(path)

@@ -39,7 +39,7 @@ def test_steps_are_nesterov_momentum_on_a_cosine():
 def test_gradient_includes_every_term_of_the_cost():
     model, twin = random_snode(input_shape=(6,)), random_snode(input_shape=(6,))
     x, y = random_points((6,), 9), torch.arange(9) % 4
-    cost = Cost(mu1=0.7, mu2=1.3, mu3=0.9, mu4=0.4)
+    cost = Cost(mu1=0.7, mu2=1.3, mu3=0.9, mu4=0.4, mu5=0.3)
     trainer = NCGConfig(cost=cost).trainer(twin, 1)
     gradient = trainer.gradient(trainer.at(twin.encode(x), y), y)
     before = model.weight.detach().clone()
@@ -84,9 +84,9 @@ def test_bad_options(values, message):
         SGDConfig(**values)
 
 
-@pytest.mark.parametrize("cost", [Cost(mu3=1.0), Cost(mu4=1.0)])
+@pytest.mark.parametrize("cost", [Cost(mu3=1.0), Cost(mu4=1.0), Cost(mu5=1.0)])
 def test_depth_terms_need_depth(cost):
-    message = r"cost: expected an sNODE or layered model for mu3 or mu4, got Affine. Set mu3 = mu4 = 0."
+    message = r"cost: expected an sNODE or layered model for mu3, mu4 or mu5, got Affine. Set mu3 = mu4 = mu5 = 0."
     with pytest.raises(TrainingError, match=message):
         SGDConfig(cost=cost).trainer(random_affine(), 1)
 

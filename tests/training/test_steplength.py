@@ -10,7 +10,7 @@ from robustode.training.cost import Cost
 from robustode.training.steplength import LinearisedCost, Outcome, StepLength, backtrack, find_root, minimise
 from tests.training.problems import batch
 
-ALL = Cost(mu1=0.7, mu2=1.3, mu3=0.9, mu4=0.4)
+ALL = Cost(mu1=0.7, mu2=1.3, mu3=0.9, mu4=0.4, mu5=0.3)
 PATH = (0.3, 0.2)
 
 
