@@ -68,11 +68,17 @@ class Judge:
 
     Args:
         model: classifier, already in eval mode.
+        batches: whether batches were seen to give the same; None: they are tried at the first occasion.
     """
 
-    def __init__(self, model: Classifier) -> None:
+    def __init__(self, model: Classifier, *, batches: bool | None = None) -> None:
         self.model = model
-        self._batches: bool | None = None
+        self._batches = batches
+
+    @property
+    def batches(self) -> bool | None:
+        """Whether batches give the same as samples alone; None while that is not known."""
+        return self._batches
 
     @torch.no_grad()
     def logits(self, x: Tensor) -> Tensor:

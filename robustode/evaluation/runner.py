@@ -15,28 +15,32 @@ from robustode.errors import RunError
 from robustode.evaluation import examination, shards
 from robustode.evaluation import records as records_file
 from robustode.evaluation.beside import beside, certificates_of
-from robustode.evaluation.cascade import found_before
 from robustode.evaluation.clean import CleanAccuracy, check_clean
 from robustode.evaluation.counting import Counted
-from robustode.evaluation.engine import run_unit, seed_of
+from robustode.evaluation.engines.options import LOCAL, Engine
+from robustode.evaluation.engines.tasks import WHOLE, Part, Task
+from robustode.evaluation.engines.units import compute_units
 from robustode.evaluation.examination import Beside, Examination
 from robustode.evaluation.finish import finish
 from robustode.evaluation.hold import hold
-from robustode.evaluation.jobs import Ready, jobs_of, places_of
+from robustode.evaluation.jobs import Ready, places_of
 from robustode.evaluation.judge import Judge
 from robustode.evaluation.manifest import manifest
 from robustode.evaluation.outdir import begun, check_directory, clear, sweep
+from robustode.evaluation.parts import parts_of
 from robustode.evaluation.plan import Plan
 from robustode.evaluation.planned import PlannedModel, samples_for
-from robustode.evaluation.rows import Shard, Subject
+from robustode.evaluation.rows import Subject
 from robustode.evaluation.rundir import RunDir, read_run
+from robustode.evaluation.seeds import seed_of
 from robustode.evaluation.selection import unfit_in_words
 from robustode.files import write_json
 
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """What a run tells whoever watches it: `kind` is "clean", "skipped", "beside", "unit", "resumed", "check"."""
+    """What a run tells whoever watches it: `kind` is "clean", "skipped", "beside", "unit", "resumed", "memory",
+    "check"."""
 
     kind: str
     model: str = ""
@@ -59,6 +63,7 @@ def execute(
     listen: Listener | None = None,
     examine: Examination | None = None,
     publish: Callable[[RunDir], object] | None = None,
+    engine: Engine = LOCAL,
 ) -> RunDir:
     """Run a plan into a run directory and return it, read back and verified.
 
@@ -71,9 +76,10 @@ def execute(
         examine: what looks at every model after its attacks; its findings are written as audit.json, and what it
             breaks enters the records.
         publish: called with the finished run to add tables, figures and pages, before every file is hashed.
+        engine: what computes the units; the records are the same.
 
     Raises:
-        RunError: the directory exists, or holds another run than the one resumed.
+        RunError: the directory exists, or holds another run than the one resumed; units failed.
         ModelError: a clean accuracy that makes every robust accuracy meaningless.
     """
     tell: Listener = listen or (lambda event: None)
@@ -93,7 +99,7 @@ def execute(
             stack.enter_context(hold(out))
             if any(out.iterdir()):
                 check_directory(out, meta, resume=resume, force=force)
-        return _execute(plan, ready, out, meta, resume, force, tell, examine, publish)
+        return _execute(plan, ready, out, meta, resume, force, tell, examine, publish, engine)
 
 
 def examine_again(
@@ -142,6 +148,7 @@ def _execute(
     tell: Listener,
     examine: Examination | None,
     publish: Callable[[RunDir], object] | None,
+    engine: Engine,
 ) -> RunDir:
     """Run what is prepared into a directory that is held."""
     sweep(out)
@@ -151,7 +158,7 @@ def _execute(
         meta = begun(out, meta)
     write_json({**meta, "status": "running"}, out / "run.json")
     _beside(plan, ready, out, tell)
-    _units(plan, ready, out, tell)
+    meta = {**meta, "engine": _units(plan, ready, out, engine, WHOLE, tell)}
     answers = [] if examine is None else _examine(plan, ready, out, examine, tell)
     facts = None if examine is None else examine.facts
     return finish(plan, ready, out, meta, answers, facts, publish)
@@ -173,36 +180,23 @@ def _prepare(plan: Plan, model: PlannedModel, tell: Listener) -> Ready:
         clean = CleanAccuracy(correct=int((pred == y).sum()), n=len(y))
         tell(Event(kind="clean", model=model.label, text="; ".join(model.notes), clean=clean))
         check_clean(plan, model, x[:64], clean)
-    parts = []
-    for number, start in enumerate(range(0, len(y), plan.protocol.shard)):
-        rows = slice(start, start + plan.protocol.shard)
-        index = plan.data.index[rows]
-        parts.append(
-            Shard(number=number, x=x[rows], y=y[rows], index=index, clean_pred=pred[rows], clean_margin=margin[rows])
-        )
+    parts = parts_of(x, y, plan.data.index, pred, margin, plan.protocol.shard)
     subject = Subject(label=model.label, hash=model.hash, counted=Counted(model.module), judge=judge)
-    return Ready(planned=model, subject=subject, clean=clean, shards=tuple(parts))
+    return Ready(planned=model, subject=subject, clean=clean, shards=parts)
 
 
-def _units(plan: Plan, ready: Sequence[Ready], out: Path, tell: Listener) -> None:
-    jobs = list(jobs_of(plan, ready))
-    for done, (model, attack, shard) in enumerate(jobs, start=1):
-        place = shards.place(out, model.subject.label, attack.name, shard.number)
-        kept = shards.is_done(place)
-        if not kept:
-            unit = run_unit(
-                model.subject,
-                attack,
-                shard,
-                radii=plan.budgets[attack.norm],
-                data=plan.data.name,
-                seed=plan.protocol.seed,
-                protocol=plan.hash,
-                found=found_before(out, model.subject.label, plan.attacks.cards, attack, shard),
-            )
-            shards.write(place, unit, keep_points="adversarials" in plan.protocol.outputs)
-        kind = "resumed" if kept else "unit"
-        tell(Event(kind=kind, model=model.subject.label, text=attack.name, done=done, total=len(jobs)))
+def _units(plan: Plan, ready: Sequence[Ready], out: Path, engine: Engine, part: Part, tell: Listener) -> dict[str, Any]:
+    """Compute the units of the attacks that are not on disk; return what run.json says of the engine."""
+
+    def told(kind: str, task: Task, done: int, total: int) -> None:
+        if kind == "halved":
+            fewer = f"memory did not suffice for a shard of {plan.protocol.shard} samples at once"
+            fix = "such units are computed on fewer samples at a time, the first on"
+            tell(Event(kind="memory", model=task.label, text=f"{task.words}: {fewer}; {fix} {done}"))
+        else:
+            tell(Event(kind=kind, model=task.label, text=task.name, done=done, total=total))
+
+    return compute_units(plan, ready, out, engine, tell=told, part=part)
 
 
 def _examine(

@@ -1,0 +1,56 @@
+"""Which engine computes the units of a run; no part of its protocol, as its records do not depend on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from robustode.errors import OptionError, unknown
+
+ENGINES = ("local", "processes", "ray")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """How the units of a run are computed.
+
+    Attributes:
+        name: "local" (one after the other, in this process), "processes" (in worker processes of this machine) or
+            "ray" (as tasks of a Ray cluster).
+        workers: units computed at once; None for one process a core, or as many as the cluster has cores.
+        address: HOST:PORT of a running Ray cluster, or "auto" for the one of this machine; None starts one here.
+        memory: bytes that one process may take, by which the attacks' chunks are chosen; None for no limit.
+
+    Raises:
+        OptionError: an unknown engine, or options that are not the engine's.
+    """
+
+    name: str = "local"
+    workers: int | None = None
+    address: str | None = None
+    memory: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in ENGINES:
+            raise unknown("engine", self.name, ENGINES)
+        if self.workers is not None and (isinstance(self.workers, bool) or self.workers < 1):
+            raise OptionError("workers", expected="a whole number ≥ 1", got=self.workers)
+        if self.workers is not None and self.name == "local":
+            fix = "Add --engine processes, or --engine ray."
+            raise OptionError("workers", expected="an engine with workers", got="engine 'local'", fix=fix)
+        if self.address is not None and self.name != "ray":
+            raise OptionError("address", expected="engine 'ray'", got=f"engine '{self.name}'", fix="Add --engine ray.")
+
+
+LOCAL = Engine()
+
+
+def parse_part(text: str, option: str = "--shard") -> tuple[int, int]:
+    """Read i/N, the i-th of N parts counted from 0.
+
+    Raises:
+        OptionError: not two whole numbers with 0 ≤ i < N.
+    """
+    first, slash, second = text.partition("/")
+    if not (slash and first.isdecimal() and second.isdecimal() and int(first) < int(second)):
+        raise OptionError(option, expected="i/N with 0 ≤ i < N, such as 0/2", got=f"'{text}'")
+    return int(first), int(second)
