@@ -4,53 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from robustode.attacks.adapters.rng import forked_rng
 from robustode.errors import RunError
 from robustode.evaluation import examination, shards
 from robustode.evaluation import records as records_file
-from robustode.evaluation.beside import beside, certificates_of
-from robustode.evaluation.clean import CleanAccuracy, check_clean
-from robustode.evaluation.counting import Counted
+from robustode.evaluation.beside import certificates_of
 from robustode.evaluation.engines.options import LOCAL, Engine
-from robustode.evaluation.engines.tasks import WHOLE, Part, Task
-from robustode.evaluation.engines.units import compute_units
+from robustode.evaluation.engines.units import compute
+from robustode.evaluation.events import Event, Listener
 from robustode.evaluation.examination import Beside, Examination
 from robustode.evaluation.finish import finish
 from robustode.evaluation.hold import hold
 from robustode.evaluation.jobs import Ready, places_of
-from robustode.evaluation.judge import Judge
 from robustode.evaluation.manifest import manifest
 from robustode.evaluation.outdir import begun, check_directory, clear, sweep
-from robustode.evaluation.parts import parts_of
 from robustode.evaluation.plan import Plan
-from robustode.evaluation.planned import PlannedModel, samples_for
-from robustode.evaluation.rows import Subject
+from robustode.evaluation.prepare import compute_beside, prepare
 from robustode.evaluation.rundir import RunDir, read_run
-from robustode.evaluation.seeds import seed_of
-from robustode.evaluation.selection import unfit_in_words
 from robustode.files import write_json
 
-
-@dataclass(frozen=True, kw_only=True)
-class Event:
-    """What a run tells whoever watches it: `kind` is "clean", "skipped", "beside", "unit", "resumed", "memory",
-    "check"."""
-
-    kind: str
-    model: str = ""
-    text: str = ""
-    done: int = 0
-    total: int = 0
-    clean: CleanAccuracy | None = None
-
-
-Listener = Callable[[Event], None]
+__all__ = ["Event", "Listener", "examine_again", "execute"]
 
 
 def execute(
@@ -87,11 +62,7 @@ def execute(
         if held := out.is_dir():
             stack.enter_context(hold(out))
         check_directory(out, manifest(plan, [], command), resume=resume, force=force)
-        ready = [_prepare(plan, model, tell) for model in plan.models]
-        for skipped in plan.attacks.skipped:
-            tell(Event(kind="skipped", text=f"{skipped['attack']}: skipped: {skipped['reason']}"))
-        if unfit := unfit_in_words(plan.attacks.unfit):
-            tell(Event(kind="skipped", text=unfit))
+        ready = prepare(plan, tell)
         meta = manifest(plan, [one.clean for one in ready], command)
         if not held:
             with suppress(FileExistsError):  # made by another process since it was looked for
@@ -131,8 +102,8 @@ def examine_again(
             if not shards.is_done(place):
                 fix = "Run the evaluation again with --force and --audit full."
                 raise RunError(f"units of run '{out}'", expected=f"{place}.parquet", got="none", fix=fix)
-        ready = [_prepare(plan, model, tell) for model in plan.models]
-        _beside(plan, ready, out, tell)
+        ready = prepare(plan, tell)
+        compute_beside(plan, ready, out, tell)
         answers = _examine(plan, ready, out, examine, tell)
         write_json({**old, "status": "running"}, out / "run.json")  # its files are about to change
         return finish(plan, ready, out, old, answers, examine.facts, publish)
@@ -157,46 +128,11 @@ def _execute(
     if resume:
         meta = begun(out, meta)
     write_json({**meta, "status": "running"}, out / "run.json")
-    _beside(plan, ready, out, tell)
-    meta = {**meta, "engine": _units(plan, ready, out, engine, WHOLE, tell)}
+    compute_beside(plan, ready, out, tell)
+    meta = {**meta, "engine": compute(plan, ready, out, engine, tell)}
     answers = [] if examine is None else _examine(plan, ready, out, examine, tell)
     facts = None if examine is None else examine.facts
     return finish(plan, ready, out, meta, answers, facts, publish)
-
-
-def _beside(plan: Plan, ready: Sequence[Ready], out: Path, tell: Listener) -> None:
-    """Compute what stands beside the attacks and is not on disk."""
-    work = list(beside(plan, ready, out))
-    for done, (label, text, compute) in enumerate(work, start=1):
-        compute()
-        tell(Event(kind="beside", model=label, text=text, done=done, total=len(work)))
-
-
-def _prepare(plan: Plan, model: PlannedModel, tell: Listener) -> Ready:
-    judge = Judge(model.module)
-    x, y = samples_for(model, plan.data)
-    with forked_rng(torch.Generator().manual_seed(seed_of(plan.protocol.seed, model.hash, "clean"))):
-        pred, margin = judge.answer(x, y)
-        clean = CleanAccuracy(correct=int((pred == y).sum()), n=len(y))
-        tell(Event(kind="clean", model=model.label, text="; ".join(model.notes), clean=clean))
-        check_clean(plan, model, x[:64], clean)
-    parts = parts_of(x, y, plan.data.index, pred, margin, plan.protocol.shard)
-    subject = Subject(label=model.label, hash=model.hash, counted=Counted(model.module), judge=judge)
-    return Ready(planned=model, subject=subject, clean=clean, shards=parts)
-
-
-def _units(plan: Plan, ready: Sequence[Ready], out: Path, engine: Engine, part: Part, tell: Listener) -> dict[str, Any]:
-    """Compute the units of the attacks that are not on disk; return what run.json says of the engine."""
-
-    def told(kind: str, task: Task, done: int, total: int) -> None:
-        if kind == "halved":
-            fewer = f"memory did not suffice for a shard of {plan.protocol.shard} samples at once"
-            fix = "such units are computed on fewer samples at a time, the first on"
-            tell(Event(kind="memory", model=task.label, text=f"{task.words}: {fewer}; {fix} {done}"))
-        else:
-            tell(Event(kind=kind, model=task.label, text=task.name, done=done, total=total))
-
-    return compute_units(plan, ready, out, engine, tell=told, part=part)
 
 
 def _examine(

@@ -40,4 +40,4 @@ class LocalPool:
 def said(error: BaseException) -> str:
     """Return an exception in one line."""
     text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0] if text else ''}"[:500]
+    return ": ".join([type(error).__name__, *text[:1]])[:500]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 
-from robustode.errors import OptionError, unknown
+from robustode.errors import MissingDependency, OptionError, unknown
 
 ENGINES = ("local", "processes", "ray")
 
@@ -54,3 +56,29 @@ def parse_part(text: str, option: str = "--shard") -> tuple[int, int]:
     if not (slash and first.isdecimal() and second.isdecimal() and int(first) < int(second)):
         raise OptionError(option, expected="i/N with 0 ≤ i < N, such as 0/2", got=f"'{text}'")
     return int(first), int(second)
+
+
+def check_installed(engine: Engine) -> Engine:
+    """Return an engine whose library is installed.
+
+    Raises:
+        MissingDependency: it is not.
+    """
+    if engine.name == "ray" and find_spec("ray") is None:
+        raise MissingDependency("ray", "ray")
+    return engine
+
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+
+
+def parse_size(text: str, option: str = "--memory") -> int:
+    """Read a number of bytes: 2GB, 512 MiB, 1.5G, 800000000.
+
+    Raises:
+        OptionError: not a positive number with one of these units.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([KMGT]?I?)B?\s*", text.upper())
+    if found is None or found[2] not in _UNITS or float(found[1]) <= 0:
+        raise OptionError(option, expected="a size such as 2GB, 512MB or 1.5GiB", got=f"'{text}'")
+    return int(float(found[1]) * _UNITS[found[2]])

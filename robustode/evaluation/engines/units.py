@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -11,31 +11,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustode.errors import RunError
 from robustode.evaluation import shards
 from robustode.evaluation.cascade import found_before
 from robustode.evaluation.engine import Unit
 from robustode.evaluation.engines.bench import bench_of
 from robustode.evaluation.engines.drive import Driven, Pool, drive
+from robustode.evaluation.engines.failed import units_failed
 from robustode.evaluation.engines.local import LocalPool
 from robustode.evaluation.engines.options import Engine
 from robustode.evaluation.engines.processes import process_pool
 from robustode.evaluation.engines.sent import sent_of
 from robustode.evaluation.engines.tasks import WHOLE, Part, Task, groups_of, missing
+from robustode.evaluation.events import Event, Listener
 from robustode.evaluation.jobs import Ready, attacks_of
 from robustode.evaluation.plan import Plan
 
-SHOWN = 3  # units that an error names
 
-Told = Callable[[str, Task, int, int], None]
-
-
-class UnitsFailed(RunError):
-    """Units could not be computed, whatever their attacks; the others are kept."""
-
-
-def compute_units(
-    plan: Plan, ready: Sequence[Ready], out: Path, engine: Engine, *, tell: Told, part: Part = WHOLE
+def compute(
+    plan: Plan, ready: Sequence[Ready], out: Path, engine: Engine, tell: Listener, part: Part = WHOLE
 ) -> dict[str, Any]:
     """Compute the units of a part of a plan that are not on disk, and return what run.json says of the engine.
 
@@ -43,8 +36,8 @@ def compute_units(
         plan, ready: what runs.
         out: directory of the run.
         engine: what computes them.
-        tell: called with "resumed" or "unit", the unit, how many are done and how many there are; and with "halved"
-            the first time that memory did not suffice.
+        tell: called with an event "resumed" or "unit" for each of them, and with one "memory" the first time that
+            memory did not suffice.
         part: (i, n), only the i-th of n parts.
 
     Raises:
@@ -53,39 +46,57 @@ def compute_units(
     """
     groups = groups_of(plan, part)
     rest = missing(groups, out)
-    open_ = {task.number for group in rest for task in group}
-    tasks = sorted((task for group in groups for task in group), key=lambda task: task.number)
-    done = 0
-    for task in tasks:
-        if task.number not in open_:
-            done += 1
-            tell("resumed", task, done, len(tasks))
-    attacks = attacks_of(plan)
-    keeps_points = "adversarials" in plan.protocol.outputs
-    told_halved = False
-
-    def found(task: Task) -> Tensor | None:
-        shard = ready[task.model].shards[task.shard]
-        return found_before(out, task.label, plan.attacks.cards, attacks[task.attack], shard)
-
-    def keep(task: Task, unit: Unit) -> None:
-        nonlocal done, told_halved
-        shards.write(task.place(out), unit, keep_points=keeps_points)
-        done += 1
-        if unit.halved is not None and not told_halved:
-            told_halved = True
-            tell("halved", task, unit.halved, len(tasks))
-        tell("unit", task, done, len(tasks))
-
+    kept = _Kept(plan=plan, ready=ready, out=out, tell=tell, groups=groups)
+    kept.resume({task.number for group in rest for task in group})
     workers = min(workers_of(engine), len(rest))
     threads = threads_of(engine, workers)
     driven = Driven()
     if rest:
         with _pool(plan, ready, engine, workers, threads) as pool:
-            driven = drive(rest, pool, found=found, keep=keep)
+            driven = drive(rest, pool, found=kept.found, keep=kept.keep)
     if driven.failed:
-        raise _failure(driven, out, len(tasks))
+        raise units_failed(driven.failed, out, kept.total)
     return {"name": engine.name, "workers": max(1, workers), "threads": threads, **_told(driven)}
+
+
+class _Kept:
+    """The units of a part of a run on disk, and how far they are."""
+
+    def __init__(
+        self, *, plan: Plan, ready: Sequence[Ready], out: Path, tell: Listener, groups: Sequence[Sequence[Task]]
+    ) -> None:
+        self._plan, self._ready, self._out, self._tell = plan, ready, out, tell
+        self._tasks = sorted((task for group in groups for task in group), key=lambda task: task.number)
+        self._attacks = attacks_of(plan)
+        self._done, self._told = 0, False
+        self.total = len(self._tasks)
+
+    def resume(self, open_: set[int]) -> None:
+        """Count the units that are there already."""
+        for task in self._tasks:
+            if task.number not in open_:
+                self._count("resumed", task)
+
+    def found(self, task: Task) -> Tensor | None:
+        """Return what the attacks before a task in its cascade found."""
+        shard = self._ready[task.model].shards[task.shard]
+        return found_before(self._out, task.label, self._plan.attacks.cards, self._attacks[task.attack], shard)
+
+    def keep(self, task: Task, unit: Unit) -> None:
+        """Write a unit."""
+        shards.write(task.place(self._out), unit, keep_points="adversarials" in self._plan.protocol.outputs)
+        if unit.halved is not None and not self._told:
+            self._told = True
+            text = (
+                f"{task.words}: memory did not suffice for all samples at once; such units are computed on fewer at a "
+                f"time, this one on {unit.halved}"
+            )
+            self._tell(Event(kind="memory", model=task.label, text=text))
+        self._count("unit", task)
+
+    def _count(self, kind: str, task: Task) -> None:
+        self._done += 1
+        self._tell(Event(kind=kind, model=task.label, text=task.name, done=self._done, total=self.total))
 
 
 def workers_of(engine: Engine) -> int:
@@ -111,11 +122,3 @@ def _pool(
 
 def _told(driven: Driven) -> dict[str, Any]:
     return {name: value for name in ("retries", "halved") if (value := getattr(driven, name))}
-
-
-def _failure(driven: Driven, out: Path, total: int) -> UnitsFailed:
-    lines = [f"{unit}: {why}" for unit, why in driven.failed.items()]
-    more = f"; and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
-    fix = "The others are kept: go on with the same command and --resume."
-    got = "; ".join(lines[:SHOWN]) + more
-    return UnitsFailed(f"{len(lines)} of {total} units of run '{out}' failed", got=got, fix=fix)
