@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from robustode.evaluation import shards
 from robustode.evaluation.cascade import found_before
 from robustode.evaluation.engine import Unit
 from robustode.evaluation.engines.bench import bench_of
+from robustode.evaluation.engines.cluster import cluster, ray_pool
 from robustode.evaluation.engines.drive import Driven, Pool, drive
 from robustode.evaluation.engines.failed import units_failed
 from robustode.evaluation.engines.local import LocalPool
@@ -48,15 +49,14 @@ def compute(
     rest = missing(groups, out)
     kept = _Kept(plan=plan, ready=ready, out=out, tell=tell, groups=groups)
     kept.resume({task.number for group in rest for task in group})
-    workers = min(workers_of(engine), len(rest))
-    threads = threads_of(engine, workers)
-    driven = Driven()
+    driven, facts = Driven(), {}
     if rest:
-        with _pool(plan, ready, engine, workers, threads) as pool:
+        with _pool(plan, ready, engine, len(rest)) as (pool, threads):
+            facts = {"workers": pool.size, "threads": threads}
             driven = drive(rest, pool, found=kept.found, keep=kept.keep)
     if driven.failed:
         raise units_failed(driven.failed, out, kept.total)
-    return {"name": engine.name, "workers": max(1, workers), "threads": threads, **_told(driven)}
+    return {"name": engine.name, **facts, **_told(driven)}
 
 
 class _Kept:
@@ -99,25 +99,23 @@ class _Kept:
         self._tell(Event(kind=kind, model=task.label, text=task.name, done=self._done, total=self.total))
 
 
-def workers_of(engine: Engine) -> int:
-    """Return how many units an engine computes at once, at most."""
-    if engine.name == "local":
-        return 1
-    return engine.workers or os.cpu_count() or 1
+@contextmanager
+def _pool(plan: Plan, ready: Sequence[Ready], engine: Engine, most: int) -> Iterator[tuple[Pool, int]]:
+    """Yield what computes the units, at most `most` at once, and the threads of torch in each of its workers.
 
-
-def threads_of(engine: Engine, workers: int) -> int:
-    """Return the threads of torch in one worker: those of this process, shared among the workers of this machine."""
+    Workers of this machine share the threads of this process; a task of a cluster has one.
+    """
     mine = torch.get_num_threads()
-    return mine if engine.name == "local" else max(1, mine // max(1, workers))
-
-
-def _pool(
-    plan: Plan, ready: Sequence[Ready], engine: Engine, workers: int, threads: int
-) -> AbstractContextManager[Pool]:
     if engine.name == "local":
-        return nullcontext(LocalPool(bench_of(plan, ready)))
-    return process_pool(sent_of(plan, ready, threads), workers)
+        yield LocalPool(bench_of(plan, ready)), mine
+    elif engine.name == "processes":
+        workers = min(engine.workers or os.cpu_count() or 1, most)
+        threads = max(1, mine // workers)
+        with process_pool(sent_of(plan, ready, threads), workers) as pool:
+            yield pool, threads
+    else:
+        with cluster(engine, 1) as room, ray_pool(sent_of(plan, ready, 1), min(room, most)) as pool:
+            yield pool, 1
 
 
 def _told(driven: Driven) -> dict[str, Any]:
