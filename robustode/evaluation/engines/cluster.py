@@ -18,6 +18,7 @@ from robustode.evaluation.engines.local import said
 from robustode.evaluation.engines.options import Engine
 from robustode.evaluation.engines.sent import Sent, pack, unpack
 from robustode.evaluation.engines.tasks import Task
+from robustode.evaluation.footprint import peak_bytes
 from robustode.versions import versions
 
 CHECKED = ("robustode", "torch", "numpy")  # versions that must be the same on every node, with that of Python
@@ -81,7 +82,7 @@ def _compute(key: str, content: list[Any], packed: bytes) -> bytes:
         bench = _BENCH[key] = unpack(import_ray().get(content[0])).bench()
     task, found = unpack(packed)
     try:
-        answer = Answer(task=task, unit=bench.compute(task, found))
+        answer = Answer(task=task, unit=bench.compute(task, found), peak=peak_bytes())
     except Exception as error:
         answer = Answer(task=task, error=said(error))
     return pack(answer)

@@ -51,9 +51,20 @@ def connect(address: str | None, workers: int | None) -> None:
     try:
         ray.init(address=address, **quiet)
     except (Exception, SystemExit) as error:  # the library leaves the process where the other side refuses it
-        text = str(error).strip().splitlines()
-        got = ": ".join([type(error).__name__, *text[:1]])
-        raise RunError(f"Ray cluster '{address}'", expected="a cluster to join", got=got, fix=_FIX) from error
+        raise _refused(address, error) from error
+
+
+def _refused(address: str, error: BaseException) -> RunError:
+    """Return what the library says, which of a token it says in the middle of a traceback."""
+    text, cause = "", error
+    while cause is not None:
+        text, cause = f"{text}\n{cause}", cause.__cause__ or cause.__context__
+    what, expected = f"Ray cluster '{address}'", "a cluster to join"
+    if "AuthenticationError" in text or "Authentication token" in text:
+        fix = "Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH, the file with the token of the cluster."
+        return RunError(what, expected=expected, got="one that wants another token", fix=fix)
+    first = str(error).strip().splitlines()[:1]
+    return RunError(what, expected=expected, got=": ".join([type(error).__name__, *first]), fix=_FIX)
 
 
 def check_answers(address: str) -> None:

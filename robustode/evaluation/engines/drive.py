@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from torch import Tensor
@@ -25,12 +25,14 @@ class Answer:
         unit: what it produced; None if nothing.
         error: why not, in one line.
         lost: whether its worker ended, so that the task itself need not be the reason.
+        peak: largest resident memory of its worker so far, bytes.
     """
 
     task: Task
     unit: Unit | None = None
     error: str = ""
     lost: bool = False
+    peak: int = 0
 
 
 class Pool(Protocol):
@@ -58,11 +60,13 @@ class Driven:
         retries: {unit: how often it was begun again}.
         halved: {unit: samples attacked together where more took more memory than there was}.
         failed: {unit: why it could not be computed}.
+        peak: largest resident memory of any worker, bytes.
     """
 
     retries: dict[str, int] = field(default_factory=dict)
     halved: dict[str, int] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    peak: int = 0
 
 
 def drive(
@@ -83,7 +87,7 @@ def drive(
         found: what a task needs of those before it, asked when they are kept.
         keep: called with each finished unit.
     """
-    out, times = Driven(), Counter()
+    out, times, peak = Driven(), Counter(), 0
     waiting = [(group[0].number, tuple(group)) for group in groups]
     heapq.heapify(waiting)
     flying: dict[int, tuple[Task, ...]] = {}
@@ -93,6 +97,7 @@ def drive(
             flying[number] = group
             pool.start(group[0], found(group[0]))
         answer = pool.answer()
+        peak = max(peak, answer.peak)
         task, group = answer.task, flying.pop(answer.task.number)
         if answer.unit is not None:
             keep(task, answer.unit)
@@ -110,4 +115,4 @@ def drive(
             rest = ()
         if rest:
             heapq.heappush(waiting, (rest[0].number, rest))
-    return out
+    return replace(out, peak=peak)

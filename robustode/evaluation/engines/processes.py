@@ -19,6 +19,7 @@ from robustode.evaluation.engines.drive import Answer
 from robustode.evaluation.engines.local import said
 from robustode.evaluation.engines.sent import Sent, pack, unpack
 from robustode.evaluation.engines.tasks import Task
+from robustode.evaluation.footprint import peak_bytes
 
 _ENDING = 5.0  # seconds in which a worker that is told to end may do so
 
@@ -184,7 +185,7 @@ def _work(pipe: Any) -> None:
         while True:
             task, found = unpack(pipe.recv_bytes())
             try:
-                answer = Answer(task=task, unit=bench.compute(task, found))
+                answer = Answer(task=task, unit=bench.compute(task, found), peak=peak_bytes())
             except Exception as error:
                 answer = Answer(task=task, error=said(error))
             pipe.send_bytes(pack(answer))

@@ -17,7 +17,7 @@ from torch import Tensor
 from robustode.data import Data
 from robustode.errors import ModelError, RunError
 from robustode.evaluation.counting import Counted
-from robustode.evaluation.engines.bench import Bench
+from robustode.evaluation.engines.bench import Bench, Rows
 from robustode.evaluation.eot import Averaged
 from robustode.evaluation.jobs import Attack, Ready, attacks_of
 from robustode.evaluation.judge import Judge
@@ -75,6 +75,7 @@ class Sent:
     device: str
     threads: int
     folder: Path
+    rows: Rows
 
     def bench(self) -> Bench:
         """Return what computes units here, on as many threads as there are for it.
@@ -102,6 +103,7 @@ class Sent:
             data=self.samples.name,
             seed=self.seed,
             protocol=self.protocol,
+            rows=self.rows,
         )
 
     def _module(self, model: SentModel) -> Any:
@@ -118,7 +120,7 @@ class Sent:
         return (module if self.eot is None else Averaged(module, self.eot)).eval()
 
 
-def sent_of(plan: Plan, ready: Sequence[Ready], threads: int) -> Sent:
+def sent_of(plan: Plan, ready: Sequence[Ready], rows: Rows, threads: int) -> Sent:
     """Return what a plan sends to its workers."""
     models = []
     for one in ready:
@@ -148,6 +150,7 @@ def sent_of(plan: Plan, ready: Sequence[Ready], threads: int) -> Sent:
         device=str(parameters_like(plan.models[0].module)[0]),
         threads=threads,
         folder=Path.cwd(),
+        rows=rows,
     )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from robustode.evaluation import shards
 from robustode.evaluation.cascade import found_before
 from robustode.evaluation.engine import Unit
-from robustode.evaluation.engines.bench import bench_of
+from robustode.evaluation.engines.bench import Rows, bench_of, rows_of
 from robustode.evaluation.engines.cluster import cluster, ray_pool
 from robustode.evaluation.engines.drive import Driven, Pool, drive
 from robustode.evaluation.engines.failed import units_failed
@@ -24,6 +24,7 @@ from robustode.evaluation.engines.processes import process_pool
 from robustode.evaluation.engines.sent import sent_of
 from robustode.evaluation.engines.tasks import WHOLE, Part, Task, groups_of, missing
 from robustode.evaluation.events import Event, Listener
+from robustode.evaluation.footprint import peak_bytes
 from robustode.evaluation.jobs import Ready, attacks_of
 from robustode.evaluation.plan import Plan
 
@@ -50,13 +51,14 @@ def compute(
     kept = _Kept(plan=plan, ready=ready, out=out, tell=tell, groups=groups)
     kept.resume({task.number for group in rest for task in group})
     driven, facts = Driven(), {}
+    rows = rows_of(plan, ready, engine.memory)
     if rest:
-        with _pool(plan, ready, engine, len(rest)) as (pool, threads):
+        with _pool(plan, ready, engine, rows, len(rest)) as (pool, threads):
             facts = {"workers": pool.size, "threads": threads}
             driven = drive(rest, pool, found=kept.found, keep=kept.keep)
     if driven.failed:
         raise units_failed(driven.failed, out, kept.total)
-    return {"name": engine.name, **facts, **_told(driven)}
+    return {"name": engine.name, **facts, **_told(driven), **_memory(plan, engine, rows, driven.peak)}
 
 
 class _Kept:
@@ -100,22 +102,33 @@ class _Kept:
 
 
 @contextmanager
-def _pool(plan: Plan, ready: Sequence[Ready], engine: Engine, most: int) -> Iterator[tuple[Pool, int]]:
+def _pool(plan: Plan, ready: Sequence[Ready], engine: Engine, rows: Rows, most: int) -> Iterator[tuple[Pool, int]]:
     """Yield what computes the units, at most `most` at once, and the threads of torch in each of its workers.
 
     Workers of this machine share the threads of this process; a task of a cluster has one.
     """
     mine = torch.get_num_threads()
     if engine.name == "local":
-        yield LocalPool(bench_of(plan, ready)), mine
+        yield LocalPool(bench_of(plan, ready, rows)), mine
     elif engine.name == "processes":
         workers = min(engine.workers or os.cpu_count() or 1, most)
         threads = max(1, mine // workers)
-        with process_pool(sent_of(plan, ready, threads), workers) as pool:
+        with process_pool(sent_of(plan, ready, rows, threads), workers) as pool:
             yield pool, threads
     else:
-        with cluster(engine, 1) as room, ray_pool(sent_of(plan, ready, 1), min(room, most)) as pool:
+        with cluster(engine, 1) as room, ray_pool(sent_of(plan, ready, rows, 1), min(room, most)) as pool:
             yield pool, 1
+
+
+def _memory(plan: Plan, engine: Engine, rows: Rows, peak: int) -> dict[str, Any]:
+    """What run.json says of memory: the largest of any process, the budget, and the chunks that follow from it."""
+    out: dict[str, Any] = {"peak_bytes": max(peak, peak_bytes())}
+    if engine.memory is not None:
+        names = [attack.name for attack in attacks_of(plan)]
+        chunks = (dict(zip(names, each, strict=True)) for each in rows)
+        out["memory"] = engine.memory
+        out["chunks"] = {model.label: each for model, each in zip(plan.models, chunks, strict=True)}
+    return out
 
 
 def _told(driven: Driven) -> dict[str, Any]:

@@ -28,7 +28,12 @@ def hazard(model, x, y, *, norm, eps, generator):
     if (HERE / "always").exists():
         os.kill(os.getpid(), signal.SIGKILL)
     if (HERE / "slow").exists():
-        time.sleep(float((HERE / "slow").read_text()))
+        mine = HERE / f"at-work-{os.getpid()}"
+        mine.touch()
+        end = time.monotonic() + float((HERE / "slow").read_text())
+        while mine.exists() and time.monotonic() < end:  # or until the file is taken away
+            time.sleep(0.05)
+        mine.unlink(missing_ok=True)
     return x
 """
 
@@ -43,3 +48,12 @@ def hazardous(folder: Path) -> Plan:
     (folder / "seven.toml").write_text(f"attacks = {['hazard', *SIX]}\n")
     model, data = affine()
     return plan_of(model, data, attacks=str(folder / "seven.toml"), budgets=BUDGETS, shard=16)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started, and those that they have."""
+    try:
+        own = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+    return own + [other for child in own for other in children(child)]

@@ -17,6 +17,7 @@ from robustode.errors import RunError
 from robustode.evaluation.engines import drive
 from robustode.evaluation.engines.failed import UnitsFailed
 from robustode.evaluation.engines.options import Engine
+from tests.evaluation.engines.hazards import children
 from tests.evaluation.problem import CLASSES, SHAPE, affine, plan_of
 from tests.evaluation.runs import contents, run, units
 
@@ -92,15 +93,6 @@ if __name__ == "__main__":
 """
 
 
-def children(pid: int) -> list[int]:
-    """The processes that a process has started, and those that they have."""
-    try:
-        own = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except FileNotFoundError:
-        return []
-    return own + [other for child in own for other in children(child)]
-
-
 def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -116,9 +108,8 @@ def test_the_driver_is_killed_its_workers_end_and_a_resume_ends_as_if_nothing_ha
     words = [sys.executable, str(tmp_path / "script.py"), str(danger[0]), str(tmp_path / "a")]
     process = subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while len(started := children(process.pid)) < 2 and process.poll() is None and time.monotonic() < deadline:
+    while len(list(danger[0].glob("at-work-*"))) < 2 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
-    time.sleep(3)
     started = children(process.pid)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=30)

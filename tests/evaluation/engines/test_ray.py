@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from robustode.evaluation.engines import cluster
 from robustode.evaluation.engines.connect import check_answers
 from robustode.evaluation.engines.failed import UnitsFailed
 from robustode.evaluation.engines.options import Engine
+from tests.evaluation.engines.hazards import children
 from tests.evaluation.problem import refused
 from tests.evaluation.runs import contents, run, units
 
@@ -108,33 +110,33 @@ class Nodes:
         line = [sys.executable, "-c", script, "start", f"--node-ip-address={host}", "--num-cpus=1", "--block", *words]
         line += ["--object-store-memory=100000000", "--disable-usage-stats"]
         with (self.folder / f"{host}.log").open("w") as log:
-            process = subprocess.Popen(line, env=self.environment, stdout=log, stderr=log, start_new_session=True)
+            process = subprocess.Popen(line, env=self.environment, stdout=log, stderr=log)
         self.processes.append(process)
 
     def leave(self, place: int) -> None:
         """End all processes of a node at once, as a machine that loses its power."""
-        os.killpg(self.processes[place].pid, 9)
-        self.processes[place].wait(30)
+        process = self.processes[place]
+        for pid in (process.pid, *children(process.pid)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, 9)
+        process.wait(30)
 
 
 @pytest.fixture
-def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
-    ray = pytest.importorskip("ray")
-    ray.shutdown()
+def nodes(tmp_path: Path) -> Iterator[Nodes]:
+    pytest.importorskip("ray")
     both = Nodes(tmp_path)
-    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"):
-        monkeypatch.setenv(name, both.environment[name])
     try:
-        both.start(
-            both.HEAD, "--head", f"--port={both.PORT}", "--include-dashboard=false", f"--temp-dir=/tmp/r{os.getpid()}"
-        )
+        place = f"--temp-dir=/tmp/r{os.getpid()}"  # short, as sockets lie below it
+        both.start(both.HEAD, "--head", f"--port={both.PORT}", "--include-dashboard=false", place)
         until(lambda: answers(f"{both.HEAD}:{both.PORT}"))
         both.start(both.OTHER, f"--address={both.HEAD}:{both.PORT}")
+        until(lambda: "Ray runtime started" in (tmp_path / f"{both.OTHER}.log").read_text())
         yield both
     finally:
-        ray.shutdown()
-        for place in range(len(both.processes)):
-            both.leave(place)
+        for number in range(len(both.processes)):
+            both.leave(number)
+        shutil.rmtree(f"/tmp/r{os.getpid()}", ignore_errors=True)
 
 
 def until(holds: Callable[[], bool], seconds: float = 60) -> None:
@@ -152,33 +154,44 @@ def answers(address: str) -> bool:
     return True
 
 
+DRIVER = """
+import sys
+from pathlib import Path
+import torch
+from robustode.errors import RunError
+from robustode.evaluation.engines.options import Engine
+from tests.evaluation.engines.hazards import hazardous
+from tests.evaluation.runs import run
+
+torch.set_num_threads(1)
+folder, out, address = sys.argv[1:]
+plan = hazardous(Path(folder))
+try:
+    made = run(plan, Path(out), engine=Engine(name="ray", address=address), resume=True)
+    print(made.meta["engine"])
+except RunError as error:
+    print(error)
+"""
+
+
 @pytest.mark.slow
 def test_a_node_that_leaves_takes_no_unit_with_it(nodes, danger, whole, tmp_path):
-    """The second of two nodes goes while both compute units that take a while."""
-    ray = importlib.import_module("ray")
-    folder, plan = danger
-    address = f"{nodes.HEAD}:{nodes.PORT}"
-    ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-    until(lambda: ray.cluster_resources().get("CPU", 0) == 2)
-    ray.shutdown()
-    (folder / "slow").write_text("15")
-
-    def go() -> None:
-        """When both nodes are in the middle of a unit the second leaves, and from then on units are quick."""
-        time.sleep(12)
-        nodes.leave(1)
-        (folder / "slow").write_text("0")
-
-    leaving = threading.Thread(target=go)
-
-    def listen(event):
-        if event.kind == "clean":
-            leaving.start()
-
-    made = run(plan, tmp_path / "run", engine=Engine(name="ray", address=address), listen=listen)
-    leaving.join()
-    assert made.meta["engine"]["workers"] == 2
-    assert sum(made.meta["engine"]["retries"].values()) >= 1
+    """The second of two nodes goes while both are in the middle of a unit; before that, one without the token comes."""
+    folder, address = danger[0], f"{nodes.HEAD}:{nodes.PORT}"
+    words = [sys.executable, "-c", DRIVER, str(folder), str(tmp_path / "run"), address]
+    plain = {**nodes.environment, "RAY_AUTH_MODE": "disabled"}
+    refused_ = subprocess.run(words, env=plain, capture_output=True, text=True, timeout=60, check=True)
+    assert "expected a cluster to join, got one that wants another token. Set RAY_AUTH_MODE=token" in refused_.stdout
+    (folder / "slow").write_text("600")
+    driver = subprocess.Popen(words, env=nodes.environment, stdout=subprocess.PIPE, text=True)
+    until(lambda: len(list(folder.glob("at-work-*"))) == 2)
+    (folder / "slow").unlink()
+    nodes.leave(1)
+    for file in folder.glob("at-work-*"):
+        file.unlink()
+    said = driver.communicate(timeout=120)[0]
+    assert "'name': 'ray', 'workers': 2, 'threads': 1" in said
+    assert "'retries': {'Affine · hazard · shard " in said
     assert contents(tmp_path / "run") == whole
 
 
