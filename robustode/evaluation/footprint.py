@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from robustode.attacks.card import Card
 from robustode.attacks.sensitivity import HELD
 from robustode.errors import OptionError
+from robustode.evaluation.judge import BATCH
 from robustode.evaluation.stored import Stored
 from robustode.models.base import Classifier
 from robustode.sensitivity.linearise import FusedLinearisation, linearise
 from robustode.solvers.tape import TAPE_BYTES
 
-PROCESS = 600 * 10**6  # bytes of Python, torch and the libraries with nothing computed yet
+PROCESS = 680 * 10**6  # bytes of Python, torch and the libraries with nothing computed yet
+AGAIN = 3  # times what autograd keeps: that, the gradients of it, and the work space of its kernels
 COPIES = 24  # tensors of the size of a sample that an attack of a library, and the judge, hold for each
 ROWS_EACH = 4  # points of a sample that the sensitivity attack has in the model together
 ROWS = 512  # rows that it has there at most
@@ -59,14 +61,14 @@ class Footprint:
         return low
 
 
-def footprint(model: Classifier, attack: Card | Stored, x: Tensor, more: int = 0) -> Footprint:
+def footprint(model: Classifier, attack: Card | Stored | None, x: Tensor, more: int = 0) -> Footprint:
     """Return the footprint of an attack on a model.
 
     What a pass stores is measured on two samples: the tape of an sNODE, or what autograd keeps of any other module.
 
     Args:
         model: classifier in eval mode.
-        attack: what runs on it.
+        attack: what runs on it; None for the judge alone.
         x: at least one sample, (batch, *input_shape), on the model's device.
         more: bytes of the other models and of all samples.
     """
@@ -104,7 +106,19 @@ def stored_bytes(model: Classifier, x: Tensor) -> tuple[int, bool]:
             answer = model(x.expand(rows, *x.shape[1:]).clone().requires_grad_(True))
         sizes.append(sum(kept.values()))
         del answer
-    return max(0, sizes[1] - sizes[0]), False
+    return AGAIN * max(0, sizes[1] - sizes[0]), False
+
+
+def fixed_bytes(data: Tensor) -> int:
+    """Return the bytes that samples take beside a model: as they are, and once more on their way."""
+    return 2 * data.numel() * data.element_size()
+
+
+def batch_in(budget: int | None, model: Classifier, x: Tensor, more: int) -> int:
+    """Return how many samples the judge may ask a model about together, at most `BATCH`; one, if nothing fits."""
+    if budget is None:
+        return BATCH
+    return max(1, footprint(model, None, x, more).samples(budget, BATCH))
 
 
 def rows_in(budget: int, what: str, size: Footprint, most: int) -> int:

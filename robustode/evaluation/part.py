@@ -56,7 +56,7 @@ def execute_part(
     """
     tell: Listener = listen or (lambda event: None)
     check_directory(out, manifest(plan, [], command), resume=True, force=False)
-    ready = prepare(plan, tell)
+    ready = prepare(plan, tell, engine.memory)
     out.mkdir(parents=True, exist_ok=True)
     with hold(out, shared=True):
         meta = manifest(plan, [one.clean for one in ready], command)

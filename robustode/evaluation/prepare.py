@@ -12,6 +12,7 @@ from robustode.evaluation.beside import beside
 from robustode.evaluation.clean import CleanAccuracy, check_clean
 from robustode.evaluation.counting import Counted
 from robustode.evaluation.events import Event, Listener
+from robustode.evaluation.footprint import batch_in, fixed_bytes
 from robustode.evaluation.jobs import Ready
 from robustode.evaluation.judge import Judge
 from robustode.evaluation.parts import parts_of
@@ -22,13 +23,18 @@ from robustode.evaluation.seeds import seed_of
 from robustode.evaluation.selection import unfit_in_words
 
 
-def prepare(plan: Plan, tell: Listener) -> list[Ready]:
+def prepare(plan: Plan, tell: Listener, memory: int | None = None) -> list[Ready]:
     """Return the models of a plan with their clean answers; tell of them, and of attacks that are left out.
+
+    Args:
+        plan: what runs.
+        tell: called with the events.
+        memory: bytes that the process may take; None for no limit.
 
     Raises:
         ModelError: a clean accuracy that makes every robust accuracy meaningless.
     """
-    ready = [prepare_model(plan, model, tell) for model in plan.models]
+    ready = [prepare_model(plan, model, tell, memory) for model in plan.models]
     for skipped in plan.attacks.skipped:
         tell(Event(kind="skipped", text=f"{skipped['attack']}: skipped: {skipped['reason']}"))
     if unfit := unfit_in_words(plan.attacks.unfit):
@@ -36,10 +42,10 @@ def prepare(plan: Plan, tell: Listener) -> list[Ready]:
     return ready
 
 
-def prepare_model(plan: Plan, model: PlannedModel, tell: Listener) -> Ready:
+def prepare_model(plan: Plan, model: PlannedModel, tell: Listener, memory: int | None = None) -> Ready:
     """Return a model with its clean answers."""
-    judge = Judge(model.module)
     x, y = samples_for(model, plan.data)
+    judge = Judge(model.module, size=batch_in(memory, model.module, x, fixed_bytes(plan.data.x)))
     with forked_rng(torch.Generator().manual_seed(seed_of(plan.protocol.seed, model.hash, "clean"))):
         pred, margin = judge.answer(x, y)
         clean = CleanAccuracy(correct=int((pred == y).sum()), n=len(y))

@@ -62,7 +62,7 @@ def execute(
         if held := out.is_dir():
             stack.enter_context(hold(out))
         check_directory(out, manifest(plan, [], command), resume=resume, force=force)
-        ready = prepare(plan, tell)
+        ready = prepare(plan, tell, engine.memory)
         meta = manifest(plan, [one.clean for one in ready], command)
         if not held:
             with suppress(FileExistsError):  # made by another process since it was looked for

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from robustode.evaluation.engine import Unit, run_unit
 from robustode.evaluation.engines.tasks import Task
-from robustode.evaluation.footprint import footprint, rows_in
+from robustode.evaluation.footprint import fixed_bytes, footprint, rows_in
 from robustode.evaluation.jobs import Attack, Ready, attacks_of
 from robustode.evaluation.plan import Plan
 from robustode.evaluation.rows import Shard, Subject
@@ -70,7 +70,7 @@ def rows_of(plan: Plan, ready: Sequence[Ready], memory: int | None) -> Rows:
     attacks, size = attacks_of(plan), plan.protocol.shard
     if memory is None:
         return ((None,) * len(attacks),) * len(ready)
-    samples = 2 * plan.data.x.numel() * plan.data.x.element_size()
+    samples = fixed_bytes(plan.data.x)
     out = []
     for one in ready:
         module = one.planned.module

@@ -38,6 +38,7 @@ class SentModel:
         module: the classifier itself; None where it is made from the user's code, which the worker loads again.
         spec, options: what it was asked for by.
         batches: what its judge has found out of batches.
+        size: of the batches of its judge.
         pred, margin: the judge's clean answers.
     """
 
@@ -47,6 +48,7 @@ class SentModel:
     spec: str
     options: dict[str, Any]
     batches: bool | None
+    size: int
     pred: Tensor
     margin: Tensor
 
@@ -90,7 +92,7 @@ class Sent:
         subjects, parts = [], []
         for model in self.models:
             module = self._module(model)
-            judge = Judge(module, batches=model.batches)
+            judge = Judge(module, batches=model.batches, size=model.size)
             subjects.append(Subject(label=model.label, hash=model.hash, counted=Counted(module), judge=judge))
             device, dtype = parameters_like(module)
             x, y = self.samples.x.to(device=device, dtype=dtype), self.samples.y.to(device)
@@ -134,6 +136,7 @@ def sent_of(plan: Plan, ready: Sequence[Ready], rows: Rows, threads: int) -> Sen
                 spec=plan.protocol.near(planned.spec),
                 options=planned.options,
                 batches=one.subject.judge.batches,
+                size=one.subject.judge.size,
                 pred=torch.cat([part.clean_pred for part in one.shards]),
                 margin=torch.cat([part.clean_margin for part in one.shards]),
             )
