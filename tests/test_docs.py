@@ -25,14 +25,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 REFERENCE = sorted((DOCS / "reference").glob("*.md"))
 SLOW = {
-    "index.md",
-    "evaluate.md",
-    "neural-ode.md",
-    "data-set.md",
-    "report.md",
-    "protocols.md",
-    "certify.md",
-    "scale.md",
+    f"{name}.md" for name in ("index", "evaluate", "neural-ode", "data-set", "report", "protocols", "certify", "scale")
 }
 BUILDER = ROOT / ".venv-docs/bin/mkdocs"  # made by `make docs`
 
