@@ -22,7 +22,7 @@ def report_command(
     data_root: options.DataRoot = None,
     json_: options.Json = False,
 ) -> None:
-    """Compare finished runs, or finish one that was computed in parts.
+    """Compare finished runs, or put the parts of one together.
 
     Tables side by side, paired intervals, figures, one HTML page. Of the parts of one run (--shard i/N), in one
     directory or several, the run is made as if it had been computed at once.
