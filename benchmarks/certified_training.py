@@ -26,7 +26,7 @@ from robustode.reporting.plot import COLOURS, Plot, new_figure, style
 from robustode.training import Recipe, build, fit, provenance, recipe
 from robustode.training.log_norm import DepthLogNorm
 
-MU5 = [0.0, 0.05, 0.2, 0.5]
+MU5 = [0.0, 0.02, 0.1, 0.5]
 BUDGETS = (0.1, 0.2)  # at which the certified accuracy is given, L2
 CHUNK = 20  # samples certified before a line is shown
 
@@ -134,7 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="mnist14")
     parser.add_argument("--data-root")
-    parser.add_argument("--mu5", type=float, nargs="*", help="factors of the log norm; default 0, 0.05, 0.2, 0.5")
+    parser.add_argument("--mu5", type=float, nargs="*", help="factors of the log norm; default 0, 0.02, 0.1, 0.5")
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)

@@ -1,7 +1,8 @@
 """Markdown pages as programs: the files that a page shows are written, its commands and code run in order, in process.
 
 A fenced block is one of: a file (```python title="my_model.py"), commands (```sh), code (```python), or what the block
-before it printed (```text). In the last, … stands for words left out, and numbers need be near, not equal.
+before it printed (```text). In the last, … stands for words left out, and numbers need be near, not equal; with a title
+they may be any, as after a training that no two kinds of machine do alike.
 """
 
 from __future__ import annotations
@@ -107,24 +108,25 @@ def follow(page: Path, folder: Path) -> None:
     printed = ""
     with place(folder):
         for block in blocks(page):
-            if block.title:
+            if block.language == "text":
+                shows(block.text, printed, numbers=not block.title)
+            elif block.title:
                 Path(block.title).parent.mkdir(parents=True, exist_ok=True)
                 Path(block.title).write_text(block.text, encoding="utf-8")
             elif block.language == "sh":
                 printed = "".join(run(line) for line in lines(block))
-            elif block.language == "python":
-                printed = execute(block.text)
             else:
-                assert block.language == "text", f"{page.name}: nothing reads a block of {block.language}: give a title"
-                shows(block.text, printed)
+                assert block.language == "python", f"{page.name}: nothing reads a {block.language} block: give a title"
+                printed = execute(block.text)
 
 
-def shows(shown: str, printed: str) -> None:
-    """Raise `AssertionError` unless the words of `shown`, between the …, come in this order in `printed`."""
+def shows(shown: str, printed: str, numbers: bool = True) -> None:
+    """Raise `AssertionError` unless the words of `shown`, between the …, come in this order in `printed`; with
+    `numbers`, unless numbers are near, too."""
     have, start = _words(printed), 0
     for part in shown.split("…"):
         want = _words(part)
-        ends = (k for k in range(start, len(have) - len(want) + 1) if _near(want, have[k : k + len(want)]))
+        ends = (k for k in range(start, len(have) - len(want) + 1) if _near(want, have[k : k + len(want)], numbers))
         found = next(ends, None)
         assert found is not None, f"the page shows\n{part}\nwhere the output is\n{printed}"
         start = found + len(want)
@@ -134,14 +136,14 @@ def _words(text: str) -> list[str]:
     return re.sub(r"─+", "─", text).split()
 
 
-def _near(want: list[str], have: list[str]) -> bool:
-    return all(_same(one, other) for one, other in zip(want, have, strict=True))
+def _near(want: list[str], have: list[str], numbers: bool) -> bool:
+    return all(_same(one, other, numbers) for one, other in zip(want, have, strict=True))
 
 
-def _same(one: str, other: str) -> bool:
+def _same(one: str, other: str, numbers: bool) -> bool:
     if one == other:
         return True
-    near = all(_close(a, b) for a, b in zip(_NUMBER.findall(one), _NUMBER.findall(other), strict=False))
+    near = not numbers or all(_close(a, b) for a, b in zip(_NUMBER.findall(one), _NUMBER.findall(other), strict=False))
     return _NUMBER.sub("#", one) == _NUMBER.sub("#", other) and near
 
 

@@ -18,7 +18,8 @@ from robustode.attacks.norms import ball_tolerance
 from robustode.audit.evidence import Evidence
 from robustode.data import Data
 from robustode.evaluation import records as records_file
-from robustode.evaluation.engine import guarded, seed_of
+from robustode.evaluation.attempt import guarded
+from robustode.evaluation.engine import seed_of
 from robustode.evaluation.judge import Verdict
 from robustode.evaluation.rows import Shard, Subject
 from robustode.models.base import Classifier

@@ -21,18 +21,19 @@ def largest_balls(remainder: Callable[[Tensor], Tensor], margins: Tensor, linear
     where a remainder of second order through the last one takes the margin, or the middle of the bracket.
 
     Args:
-        remainder: r for radii ε, (batch,): (batch, classes).
+        remainder: r for radii ε, (batch,): (batch, classes); NaN or inf certify nothing.
         margins: (batch, classes), inf in the column of the label; where another is not positive, its radius is 0.
         linear: g, (batch, classes).
         rounds: radii tried.
     """
-    rate = linear.clamp(min=TINY)
+    margins = margins.nan_to_num(nan=0.0, posinf=torch.inf)
+    rate = linear.nan_to_num(nan=HUGE, posinf=HUGE).clamp(min=TINY)
     best = torch.zeros_like(margins)
     high = (margins.clamp(min=0) / rate).amin(1).clamp(max=FAR)
     low, eps = torch.zeros_like(high), high * NEAR
     for _ in range(rounds):
         lost = remainder(eps).nan_to_num(nan=HUGE, posinf=HUGE)
-        found = ((margins - lost) / rate).clamp(min=0)
+        found = ((margins - lost) / rate).clamp(min=0).where(lost < HUGE, 0.0)
         best = torch.maximum(best, torch.minimum(eps[:, None], found))
         least = found.amin(1)
         low = torch.maximum(low, torch.minimum(least, eps))

@@ -14,7 +14,7 @@ from robustode.certificates.problem import Problem
 from robustode.certificates.rounding import input_error, readout_error, stage_errors, step_error
 from robustode.certificates.slopes import mean_curvature_range, slope_range
 from robustode.certificates.steps import moved_step
-from robustode.certificates.sweep import HUGE, beside, length
+from robustode.certificates.sweep import beside, length
 from robustode.solvers.flow import Flow
 
 SLOPE_ERROR = 32 * UNIT  # of a slope below 1 in size, and of what is made of it
@@ -49,7 +49,7 @@ def remainder(problem: Problem, flow: Flow, first: FirstOrder, eps: Tensor) -> T
     change by λ(0) · δ + h Σ μ · q exactly, over all steps and stages. |Δa| ≤ |G δ| + |K e|, where e, what states change
     beyond first order, is carried by the norms of the steps' Jacobians, and by their sizes componentwise. Rounding
     errors of the deployed map, of the nominal trajectory, of tangents and of cotangents are added to q, to e and to the
-    result.
+    result. NaN or inf where numbers overflow.
 
     Source: Cao and Petzold, SIAM J. Sci. Comput. 26 (2004), for errors estimated by adjoints.
     """
@@ -91,7 +91,7 @@ def _advance(problem: Problem, flow: Flow, n: int, step: StepForm, off: _State, 
     added = _sum(tableau.b, own, h, off.parts) + fresh
     parts = moved_step(flow, n, off.parts, lambda i, size: (step.slopes[i], step.slopes[i])) + added
     across = step.norms.whole * off.length + length(added, "l2")
-    across = torch.minimum(across, length(parts, "l2")).clamp(max=HUGE) * UP
+    across = torch.minimum(across, length(parts, "l2")) * UP
     return _State(length=across, parts=torch.minimum(parts * UP, across[beside(parts)])), lost
 
 

@@ -10,7 +10,7 @@ import typer
 
 from robustode.cli import options
 from robustode.cli.console import emit, progress, say, show_rows, watch_run
-from robustode.cli.evaluate import finish
+from robustode.cli.finished import finish
 from robustode.errors import OptionError
 
 

@@ -155,7 +155,7 @@ def watch_run(quiet: bool) -> Iterator[Listener]:
                 say(f"{event.model}: clean accuracy {clean.accuracy:.1%} ({clean.correct}/{clean.n})", quiet)
                 if event.text:
                     say(f"  {event.text}", quiet)
-            elif event.kind == "skipped":
+            elif event.kind in ("skipped", "memory"):
                 say(event.text, quiet)
             elif bar is not None and task is not None:
                 label = f"{event.model} · {event.text}"

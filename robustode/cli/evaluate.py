@@ -7,34 +7,21 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from robustode.cli import options
-from robustode.cli.console import emit, rows_of, say, show_tables, watch_run
+from robustode.cli.console import watch_run
+from robustode.cli.engines import SHARD_HELP, engine_of, run_part_and_show, size_and_part
+from robustode.cli.finished import finish
 from robustode.errors import OptionError, RunError
 from robustode.files import unwritable
 
 if TYPE_CHECKING:
+    from robustode.evaluation.engines.options import Engine
     from robustode.evaluation.protocol import Protocol
-    from robustode.evaluation.rundir import RunDir
-
-
-FILES = (
-    "report.html",
-    "tables/",
-    "figures/",
-    "records.parquet",
-    "uncertainty.parquet",
-    "certificates.parquet",
-    "smoothed.parquet",
-    "adversarials/",
-    "audit.json",
-    "run.json",
-)
 
 
 def command_line() -> str:
@@ -74,7 +61,11 @@ def eval_command(
     output: options.Output = None,
     seed: options.Seed = 0,
     device: options.Device = "cpu",
-    shard: options.Shard = 500,
+    shard: Annotated[str | None, typer.Option("--shard", metavar="N|i/N", help=SHARD_HELP)] = None,
+    engine: options.EngineName = "local",
+    workers: options.Workers = None,
+    address: options.Address = None,
+    memory: options.Memory = None,
     eot: Annotated[
         int | None,
         typer.Option("--eot", metavar="N", callback=options.at_least(1), help="Average N passes of a random model."),
@@ -107,7 +98,8 @@ def eval_command(
 
     if certify_methods is not None and not certify:
         raise OptionError("--certify-methods", expected="--certify beside it", got="none")
-    params = options.params_of(param)
+    params, (size, part) = options.params_of(param), size_and_part(shard)
+    how = engine_of(engine, workers, address, memory)
     extra = options.module_options(arch, bounds, classes, input_shape, mean, std, normalise, output)
     values: dict[str, Any] = {
         "models": [{"model": one, **extra} for one in model],
@@ -119,7 +111,7 @@ def eval_command(
         "norms": norm or [],
         "params": params,
         "seed": seed,
-        "shard": shard,
+        **({} if size is None else {"shard": size}),
         "eot": eot,
         "allow_low_accuracy": allow_low_accuracy,
         "audit": audit,
@@ -136,7 +128,10 @@ def eval_command(
         labels = [peek(one)["label"] for one in model]
         source = data or next((d for one in model if (d := peek(one)["data"])), "data")
         out = default_directory(labels, source, attacks)
-    run_and_show(protocol, out, resume, force, device, data_root, json_, strict)
+    if part is not None:
+        shown = {"device": device, "data_root": data_root, "quiet": json_}
+        return run_part_and_show(protocol, out, part, how, force=force, **shown)
+    run_and_show(protocol, out, resume, force, device, data_root, json_, strict, how)
 
 
 def default_directory(labels: Sequence[str], data: str, suite: str) -> Path:
@@ -154,15 +149,17 @@ def run_and_show(
     data_root: Path | None,
     quiet: bool,
     strict: bool,
+    engine: Engine | None = None,
 ) -> None:
     """Run a protocol into a directory, show it and exit as `finish` does."""
     from robustode.api import run_protocol
+    from robustode.evaluation.engines.options import LOCAL
 
     if strict and protocol.audit == "none":
         raise OptionError("--strict", expected="an audit, whose defects it is about", got="none (--audit none)")
     options.check_place(out, resume=resume, force=force)
     place = options.check_device(device)
-    with _going_on(out), watch_run(quiet) as listen:
+    with going_on(out), watch_run(quiet) as listen:
         run = run_protocol(
             protocol,
             out,
@@ -172,76 +169,29 @@ def run_and_show(
             resume=resume,
             force=force,
             listen=listen,
+            engine=engine or LOCAL,
         )
     finish(run, quiet, strict)
 
 
 @contextmanager
-def _going_on(out: Path) -> Iterator[None]:
-    """Say, when a run ends before its time by Ctrl-C or by a disk that is full, what is left and how to go on."""
+def going_on(out: Path) -> Iterator[None]:
+    """Say, when a run ends before its time by Ctrl-C, a disk that is full or units that failed, what is left and how to
+    go on."""
+    from robustode.evaluation.engines.failed import UnitsFailed
+
     try:
         yield
     except KeyboardInterrupt:
         if out.exists():
             sys.stderr.write(f"what is finished stays in {out}; go on with the same command and --resume\n")
         raise typer.Exit(130) from None
+    except UnitsFailed as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise typer.Exit(1) from None
     except Exception as error:
         wrong = unwritable(error)
         if wrong is None or not out.exists():
             raise
         fix = f"Make room. What is finished stays in {out}; go on with the same command and --resume."
         raise RunError(f"cannot write '{wrong.filename or out}': {wrong.strerror}", fix=fix) from error
-
-
-def finish(run: RunDir, quiet: bool, strict: bool = False) -> None:
-    """Show a finished run; exit with status 1 if a table has a cell that is not known because an attack raised, with 3
-    if `strict` and a check of the audit failed."""
-    from robustode.reporting import audit
-    from robustode.reporting.captions import partial
-    from robustode.reporting.html import summary
-    from robustode.reporting.views import run_tables
-
-    tables = run_tables(run)
-    unknown = any("incomplete" in t.frame and bool((t.frame["incomplete"] > 0).any()) for t in tables)
-    if quiet:
-        emit(
-            {
-                "out": str(run.path),
-                "status": run.meta["status"],
-                "protocol": run.meta["protocol_hash"],
-                "skipped": run.meta["skipped"],
-                "not_applicable": run.meta.get("not_applicable", []),
-                "errors": run.meta["errors"],
-                "audit": run.audit,
-                "tables": {table.name: rows_of(table) for table in tables},
-            }
-        )
-    else:
-        title = "Clean accuracy and worst case of all attacks"
-        attacked = not run.records.empty
-        brief = replace(summary(tables, run.records, run.meta), title=title) if attacked else None
-        show_tables([table for table in tables if table.name != "audit"], brief)
-        for line in audit.lines(run.audit):
-            say(line)
-        for error in run.meta["errors"]:
-            say(f"{error['attack']} on {error['model']} raised for {error['count']} rows: {error['message']}")
-        for line in _refused(run):
-            say(line)
-        if run.meta["skipped"]:
-            say(partial(run.meta))
-        written = [name for name in FILES if (run.path / name).exists()]
-        say(f"Files in {run.path}: {', '.join(written)}")
-    if unknown:
-        raise typer.Exit(1)
-    if strict and audit.failed(run.audit):
-        raise typer.Exit(3)
-
-
-def _refused(run: RunDir) -> list[str]:
-    """One line for each attack whose points the judge refused: not finite, outside the box or the ball."""
-    refused = run.records[(run.records["status"] == "failed") & run.records["message"].str.startswith("the attack")]
-    groups = refused.groupby(["model", "attack"], sort=True)["message"]
-    return [
-        f"{attack} on {model}: {len(said)} points were refused, for example: {said.iloc[0]}"
-        for (model, attack), said in groups  # type: ignore[misc]
-    ]

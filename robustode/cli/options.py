@@ -75,6 +75,22 @@ NoStore = Annotated[bool, typer.Option("--no-store", help="Do not keep the adver
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with status 3 if a check of the audit finds a defect.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in the same directory.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+EngineName = Annotated[
+    str,
+    typer.Option("--engine", metavar="ENGINE", help="What computes the units of work: local, processes or ray."),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", metavar="N", callback=at_least(1), help="Units computed at once; default one a core."),
+]
+Address = Annotated[
+    str | None,
+    typer.Option("--address", metavar="ADDR", help="Ray cluster, HOST:PORT or auto; default one on this machine."),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option("--memory", metavar="SIZE", help="What one process may take, such as 2GB; chooses the chunks."),
+]
 Shard = Annotated[int, typer.Option("--shard", metavar="N", callback=at_least(1), help="Samples in a unit of work.")]
 AllowLowAccuracy = Annotated[
     bool, typer.Option("--allow-low-accuracy", help="Go on although the clean accuracy is suspicious.")

@@ -10,6 +10,7 @@ import typer
 
 from robustode.cli import options
 from robustode.cli.console import emit, rows_of, say, show_tables
+from robustode.cli.engines import report_parts
 from robustode.errors import RunError
 
 
@@ -18,14 +19,17 @@ def report_command(
     out: options.Out = None,
     seed: options.Seed = 0,
     force: options.Force = False,
+    data_root: options.DataRoot = None,
     json_: options.Json = False,
 ) -> None:
-    """Compare finished runs.
+    """Compare finished runs, or put the parts of one together.
 
-    Tables side by side, paired intervals, figures, one HTML page.
+    Tables side by side, paired intervals, figures, one HTML page. Of the parts of one run (--shard i/N), in one
+    directory or several, the run is made as if it had been computed at once.
 
     Example: robustode report runs/a runs/b --out comparison
     """
+    from robustode.evaluation.part import is_unfinished
     from robustode.evaluation.rundir import read_run
     from robustode.reporting.charts import all_charts
     from robustode.reporting.compare import compare
@@ -43,6 +47,8 @@ def report_command(
     for path in runs:
         if (path / "study.json").is_file():
             raise RunError(f"'{path}'", expected="one study alone, or finished runs", got="a study among others")
+    if any(is_unfinished(path) for path in runs):
+        return report_parts(runs, out, data_root=data_root, quiet=json_)
     read = [read_run(path) for path in runs]
     place = out or Path("runs") / ("report-" + "+".join(path.resolve().name for path in runs))
     _check_new(place, force)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from robustode.cli import options
+from robustode.cli.engines import engine_of, run_part_and_show
 from robustode.cli.evaluate import run_and_show
 from robustode.errors import OptionError
 
@@ -46,8 +47,13 @@ def run_command(
         ),
     ] = None,
     shard: Annotated[
-        str | None, typer.Option("--shard", metavar="i/N", help="Of a study: only every N-th unit, from the i-th.")
+        str | None,
+        typer.Option("--shard", metavar="i/N", help="Only the i-th of N parts of the units, counted from 0."),
     ] = None,
+    engine: options.EngineName = "local",
+    workers: options.Workers = None,
+    address: options.Address = None,
+    memory: options.Memory = None,
     json_: options.Json = False,
 ) -> None:
     """Run an evaluation protocol, or a study.
@@ -56,6 +62,7 @@ def run_command(
 
     Example: robustode run compare --model a.safetensors --model b.safetensors
     """
+    from robustode.evaluation.engines.options import parse_part
     from robustode.evaluation.protocol import read_protocol
     from robustode.evaluation.study import is_study
 
@@ -63,6 +70,8 @@ def run_command(
     changes = {key: value for key, value in said.items() if value is not None}
     if is_study(evaluation):
         others = {key: value for key, value in changes.items() if key not in ("seed", "models")} | {"model": model}
+        others |= {"engine": None if engine == "local" else engine, "workers": workers, "address": address}
+        others["memory"] = memory
         flags = {"force": force, "strict": strict, "no-store": no_store}
         return _run_study(
             evaluation,
@@ -74,14 +83,17 @@ def run_command(
             data_root=data_root,
             quiet=json_,
         )
-    if shard is not None:
-        raise OptionError("--shard", expected="a study", got=f"protocol '{evaluation}'")
+    how = engine_of(engine, workers, address, memory)
+    part = None if shard is None else parse_part(shard)
     protocol = read_protocol(evaluation)
     if no_store:
         changes["outputs"] = [name for name in protocol.outputs if name != "adversarials"]
     protocol = protocol.changed(f"protocol '{evaluation}'", **changes) if changes else protocol
     place = out or default_run_directory(evaluation, model or (), data)
-    run_and_show(protocol, place, resume, force, device, data_root, json_, strict)
+    if part is not None:
+        shown = {"device": device, "data_root": data_root, "quiet": json_}
+        return run_part_and_show(protocol, place, part, how, force=force, **shown)
+    run_and_show(protocol, place, resume, force, device, data_root, json_, strict, how)
 
 
 def _run_study(name: str, out: Path, refused: dict[str, Any], **options_: Any) -> None:

@@ -11,34 +11,20 @@ import typer
 from robustode.cli import options
 from robustode.cli.console import emit, progress, rows_of, say, show_note, show_tables
 from robustode.cli.evaluate import command_line
-from robustode.errors import OptionError
 
 if TYPE_CHECKING:
     from robustode.evaluation.study_runner import StudyRun
-
-
-def parse_shard(text: str | None) -> tuple[int, int]:
-    """Read i/N, the i-th of N parts counted from 0; None is the whole.
-
-    Raises:
-        OptionError: not two whole numbers with 0 ≤ i < N.
-    """
-    if text is None:
-        return 0, 1
-    first, slash, second = text.partition("/")
-    if not (slash and first.isdecimal() and second.isdecimal() and int(first) < int(second)):
-        raise OptionError("--shard", expected="i/N with 0 ≤ i < N, such as 0/2", got=f"'{text}'")
-    return int(first), int(second)
 
 
 def run_study_file(
     name: str, out: Path, *, resume: bool, seed: int | None, shard: str | None, data_root: Path | None, quiet: bool
 ) -> None:
     """Run the study `name` into `out`, write its report and show the primary table; Ctrl-C keeps finished units."""
+    from robustode.evaluation.engines.options import parse_part
     from robustode.evaluation.study import read_study
     from robustode.evaluation.study_runner import run_study
 
-    study, part = read_study(name), parse_shard(shard)
+    study, part = read_study(name), (0, 1) if shard is None else parse_part(shard)
     options.check_place(out, resume=resume)
     try:
         with progress(quiet) as bar:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,14 +31,6 @@ class Ready:
 def attacks_of(plan: Plan) -> tuple[Attack, ...]:
     """Return the cards, then the stored sets, in the order in which they run."""
     return (*plan.attacks.cards, *plan.attacks.stored)
-
-
-def jobs_of(plan: Plan, ready: Sequence[Ready]) -> Iterator[tuple[Ready, Attack, Shard]]:
-    """Yield every unit of work, in order."""
-    for model in ready:
-        for attack in attacks_of(plan):
-            for shard in model.shards:
-                yield model, attack, shard
 
 
 def places_of(plan: Plan, models: Sequence[PlannedModel], out: Path) -> list[Path]:

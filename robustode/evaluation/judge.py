@@ -68,11 +68,18 @@ class Judge:
 
     Args:
         model: classifier, already in eval mode.
+        batches: whether batches were seen to give the same; None: they are tried at the first occasion.
+        size: samples in a batch.
     """
 
-    def __init__(self, model: Classifier) -> None:
-        self.model = model
-        self._batches: bool | None = None
+    def __init__(self, model: Classifier, *, batches: bool | None = None, size: int = BATCH) -> None:
+        self.model, self.size = model, size
+        self._batches = batches
+
+    @property
+    def batches(self) -> bool | None:
+        """Whether batches give the same as samples alone; None while that is not known."""
+        return self._batches
 
     @torch.no_grad()
     def logits(self, x: Tensor) -> Tensor:
@@ -88,12 +95,12 @@ class Judge:
             self._batches = self._agree(x)
         if not self._batches:
             return self._alone(x)
-        logits = torch.cat([self.model(part) for part in x.split(BATCH)])
+        logits = torch.cat([self.model(part) for part in x.split(self.size)])
         top = logits.topk(2, dim=1).values
         gap = top[:, 0] - top[:, 1]
         close = (~(gap > 2 * AGREE)).nonzero().squeeze(1)
         if len(close):
-            parts = (close[close // BATCH == batch] for batch in (close // BATCH).unique())
+            parts = (close[close // self.size == batch] for batch in (close // self.size).unique())
             asked = torch.cat([part[_spread(len(part), x.device)] for part in parts])
             allowed = self._ask(x, logits, asked)
             rest = close[~torch.isin(close, asked)]
@@ -118,7 +125,7 @@ class Judge:
 
     def _agree(self, x: Tensor) -> bool:
         """Compare a batch with some of its samples alone."""
-        block = x[:BATCH]
+        block = x[: self.size]
         rows = _spread(len(block), x.device)
         return same_answers(self.model(block)[rows], self._alone(block[rows]))
 

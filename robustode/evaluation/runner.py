@@ -4,49 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from robustode.attacks.adapters.rng import forked_rng
 from robustode.errors import RunError
 from robustode.evaluation import examination, shards
 from robustode.evaluation import records as records_file
-from robustode.evaluation.beside import beside, certificates_of
-from robustode.evaluation.cascade import found_before
-from robustode.evaluation.clean import CleanAccuracy, check_clean
-from robustode.evaluation.counting import Counted
-from robustode.evaluation.engine import run_unit, seed_of
+from robustode.evaluation.beside import certificates_of
+from robustode.evaluation.engines.options import LOCAL, Engine
+from robustode.evaluation.engines.units import compute
+from robustode.evaluation.events import Event, Listener
 from robustode.evaluation.examination import Beside, Examination
 from robustode.evaluation.finish import finish
 from robustode.evaluation.hold import hold
-from robustode.evaluation.jobs import Ready, jobs_of, places_of
-from robustode.evaluation.judge import Judge
+from robustode.evaluation.jobs import Ready, places_of
 from robustode.evaluation.manifest import manifest
 from robustode.evaluation.outdir import begun, check_directory, clear, sweep
 from robustode.evaluation.plan import Plan
-from robustode.evaluation.planned import PlannedModel, samples_for
-from robustode.evaluation.rows import Shard, Subject
+from robustode.evaluation.prepare import compute_beside, prepare
 from robustode.evaluation.rundir import RunDir, read_run
-from robustode.evaluation.selection import unfit_in_words
 from robustode.files import write_json
 
-
-@dataclass(frozen=True, kw_only=True)
-class Event:
-    """What a run tells whoever watches it: `kind` is "clean", "skipped", "beside", "unit", "resumed", "check"."""
-
-    kind: str
-    model: str = ""
-    text: str = ""
-    done: int = 0
-    total: int = 0
-    clean: CleanAccuracy | None = None
-
-
-Listener = Callable[[Event], None]
+__all__ = ["Event", "Listener", "examine_again", "execute"]
 
 
 def execute(
@@ -59,6 +38,7 @@ def execute(
     listen: Listener | None = None,
     examine: Examination | None = None,
     publish: Callable[[RunDir], object] | None = None,
+    engine: Engine = LOCAL,
 ) -> RunDir:
     """Run a plan into a run directory and return it, read back and verified.
 
@@ -71,9 +51,10 @@ def execute(
         examine: what looks at every model after its attacks; its findings are written as audit.json, and what it
             breaks enters the records.
         publish: called with the finished run to add tables, figures and pages, before every file is hashed.
+        engine: what computes the units; the records are the same.
 
     Raises:
-        RunError: the directory exists, or holds another run than the one resumed.
+        RunError: the directory exists, or holds another run than the one resumed; units failed.
         ModelError: a clean accuracy that makes every robust accuracy meaningless.
     """
     tell: Listener = listen or (lambda event: None)
@@ -81,11 +62,7 @@ def execute(
         if held := out.is_dir():
             stack.enter_context(hold(out))
         check_directory(out, manifest(plan, [], command), resume=resume, force=force)
-        ready = [_prepare(plan, model, tell) for model in plan.models]
-        for skipped in plan.attacks.skipped:
-            tell(Event(kind="skipped", text=f"{skipped['attack']}: skipped: {skipped['reason']}"))
-        if unfit := unfit_in_words(plan.attacks.unfit):
-            tell(Event(kind="skipped", text=unfit))
+        ready = prepare(plan, tell, engine.memory)
         meta = manifest(plan, [one.clean for one in ready], command)
         if not held:
             with suppress(FileExistsError):  # made by another process since it was looked for
@@ -93,7 +70,7 @@ def execute(
             stack.enter_context(hold(out))
             if any(out.iterdir()):
                 check_directory(out, meta, resume=resume, force=force)
-        return _execute(plan, ready, out, meta, resume, force, tell, examine, publish)
+        return _execute(plan, ready, out, meta, resume, force, tell, examine, publish, engine)
 
 
 def examine_again(
@@ -125,8 +102,8 @@ def examine_again(
             if not shards.is_done(place):
                 fix = "Run the evaluation again with --force and --audit full."
                 raise RunError(f"units of run '{out}'", expected=f"{place}.parquet", got="none", fix=fix)
-        ready = [_prepare(plan, model, tell) for model in plan.models]
-        _beside(plan, ready, out, tell)
+        ready = prepare(plan, tell)
+        compute_beside(plan, ready, out, tell)
         answers = _examine(plan, ready, out, examine, tell)
         write_json({**old, "status": "running"}, out / "run.json")  # its files are about to change
         return finish(plan, ready, out, old, answers, examine.facts, publish)
@@ -142,6 +119,7 @@ def _execute(
     tell: Listener,
     examine: Examination | None,
     publish: Callable[[RunDir], object] | None,
+    engine: Engine,
 ) -> RunDir:
     """Run what is prepared into a directory that is held."""
     sweep(out)
@@ -150,59 +128,11 @@ def _execute(
     if resume:
         meta = begun(out, meta)
     write_json({**meta, "status": "running"}, out / "run.json")
-    _beside(plan, ready, out, tell)
-    _units(plan, ready, out, tell)
+    compute_beside(plan, ready, out, tell)
+    meta = {**meta, "engine": compute(plan, ready, out, engine, tell)}
     answers = [] if examine is None else _examine(plan, ready, out, examine, tell)
     facts = None if examine is None else examine.facts
     return finish(plan, ready, out, meta, answers, facts, publish)
-
-
-def _beside(plan: Plan, ready: Sequence[Ready], out: Path, tell: Listener) -> None:
-    """Compute what stands beside the attacks and is not on disk."""
-    work = list(beside(plan, ready, out))
-    for done, (label, text, compute) in enumerate(work, start=1):
-        compute()
-        tell(Event(kind="beside", model=label, text=text, done=done, total=len(work)))
-
-
-def _prepare(plan: Plan, model: PlannedModel, tell: Listener) -> Ready:
-    judge = Judge(model.module)
-    x, y = samples_for(model, plan.data)
-    with forked_rng(torch.Generator().manual_seed(seed_of(plan.protocol.seed, model.hash, "clean"))):
-        pred, margin = judge.answer(x, y)
-        clean = CleanAccuracy(correct=int((pred == y).sum()), n=len(y))
-        tell(Event(kind="clean", model=model.label, text="; ".join(model.notes), clean=clean))
-        check_clean(plan, model, x[:64], clean)
-    parts = []
-    for number, start in enumerate(range(0, len(y), plan.protocol.shard)):
-        rows = slice(start, start + plan.protocol.shard)
-        index = plan.data.index[rows]
-        parts.append(
-            Shard(number=number, x=x[rows], y=y[rows], index=index, clean_pred=pred[rows], clean_margin=margin[rows])
-        )
-    subject = Subject(label=model.label, hash=model.hash, counted=Counted(model.module), judge=judge)
-    return Ready(planned=model, subject=subject, clean=clean, shards=tuple(parts))
-
-
-def _units(plan: Plan, ready: Sequence[Ready], out: Path, tell: Listener) -> None:
-    jobs = list(jobs_of(plan, ready))
-    for done, (model, attack, shard) in enumerate(jobs, start=1):
-        place = shards.place(out, model.subject.label, attack.name, shard.number)
-        kept = shards.is_done(place)
-        if not kept:
-            unit = run_unit(
-                model.subject,
-                attack,
-                shard,
-                radii=plan.budgets[attack.norm],
-                data=plan.data.name,
-                seed=plan.protocol.seed,
-                protocol=plan.hash,
-                found=found_before(out, model.subject.label, plan.attacks.cards, attack, shard),
-            )
-            shards.write(place, unit, keep_points="adversarials" in plan.protocol.outputs)
-        kind = "resumed" if kept else "unit"
-        tell(Event(kind=kind, model=model.subject.label, text=attack.name, done=done, total=len(jobs)))
 
 
 def _examine(

@@ -45,6 +45,16 @@ class FusedLinearisation:
         self._state_bytes = final.numel() * final.element_size()
         self.logits = model.read(final)[:, : self._classes]
 
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that the stored sweep takes for each row."""
+        stages = (stage for step in self._tape.stages for stage in step)
+        kept = [
+            *self._tape.starts,
+            *(part for stage in stages for part in (stage.slope, stage.input) if part is not None),
+        ]
+        return sum(part.numel() * part.element_size() for part in kept) // self._tape.rows
+
     @torch.no_grad()
     def vjp(self, cotangent: Tensor) -> Tensor:
         """Return Jᵀw; see `Linearisation`."""

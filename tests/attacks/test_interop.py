@@ -186,10 +186,10 @@ def test_function_takes_functions_and_a_target_for_all():
 def test_function_within_a_budget():
     model, x, y = boxed_affine((0.0, 1.0), 7)
     radius = exact_distance(model, x, y, "linf")
-    eps = float(radius.median())
+    eps = float(radius.sort().values[2:4].mean())  # between two distances: at one itself, rounding decides
     adv = sensitivity_attack(model, x, y, norm="linf", eps=eps)
     found = model(adv).argmax(1) != y
-    assert torch.equal(found, radius <= eps * (1 + 1e-9))
+    assert torch.equal(found, radius <= eps)
     assert distance(x, adv, "linf").max() <= eps * (1 + 1e-5)
 
 

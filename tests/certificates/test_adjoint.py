@@ -221,6 +221,17 @@ def test_the_bracket_finds_the_largest_ball():
     assert (nothing[:, 1:] == 0).all()
 
 
+@pytest.mark.parametrize("activation", ["tanh", "identity"])
+def test_what_overflows_is_not_certified(activation):
+    for scale in (1e20, 1e60, 1e160):
+        model = random_snode(scale=scale, activation=activation, **SMALL | {"steps": 6})
+        x, _ = sampled(model)
+        for y in (torch.zeros(4, dtype=torch.int64), torch.ones(4, dtype=torch.int64)):
+            found = certify(model, x, y, methods=["adjoint"])
+            assert not found.class_radius.isnan().any()
+            assert (found.radius < 1e-6).all()
+
+
 def test_refused_with_the_bounds_that_remain(monkeypatch):
     model = random_snode(activation="relu", **SMALL)
     x, y = sampled(model)

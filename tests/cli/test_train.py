@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from robustode.cli.study import parse_shard
 from robustode.data import holdout, load_data
 from robustode.errors import OptionError
+from robustode.evaluation.engines.options import parse_part
 from robustode.models.checkpoint import load_checkpoint, read_header
 from robustode.training.cost import Cost
 from robustode.training.measure import evaluate
@@ -256,12 +256,12 @@ def test_a_failure_while_writing_leaves_nothing_half_written(here, monkeypatch):
     assert list(tree()) == ["a.safetensors"]
 
 
-@pytest.mark.parametrize(("text", "part"), [(None, (0, 1)), ("0/1", (0, 1)), ("0/2", (0, 2)), ("11/12", (11, 12))])
+@pytest.mark.parametrize(("text", "part"), [("0/1", (0, 1)), ("0/2", (0, 2)), ("11/12", (11, 12))])
 def test_shard(text, part):
-    assert parse_shard(text) == part
+    assert parse_part(text) == part
 
 
 @pytest.mark.parametrize("text", ["", "1", "2/2", "0/0", "-1/2", "1/", "/2", "a/2", "1/2/3", "0.5/2", "²/3", "1 /2"])
 def test_shard_refused(text):
     with pytest.raises(OptionError, match=f"^--shard: expected i/N with 0 ≤ i < N, such as 0/2, got '{text}'$"):
-        parse_shard(text)
+        parse_part(text)

@@ -20,15 +20,21 @@ def check_same(run: Path, whole: Path, spare: Path) -> None:
     """Check that two finished runs, made by one command line in two directories, are the same.
 
     Every file apart from `TIMED` has the same bytes. Those have them, too, once the first run is given the seconds of
-    the second: what stays different is `created` and `command` alone.
+    the second: what stays different are `created`, `command` and `engine` alone.
     """
     (one, one_meta), (two, two_meta) = (_files(path) for path in (run, whole))
     assert one.keys() == two.keys()
     assert {name for name in one if one[name] != two[name]} <= TIMED
-    assert {key for key in one_meta if one_meta[key] != two_meta[key]} <= {"created", "command", "files"}
+    assert {key for key in one_meta if one_meta[key] != two_meta[key]} <= {"created", "command", "engine", "files"}
     shutil.copytree(run, spare)
     shutil.copy(whole / "timings.parquet", spare / "timings.parquet")
-    meta = {**one_meta, "created": two_meta["created"], "command": two_meta["command"], "files": own_files(spare)}
+    meta = {
+        **one_meta,
+        "created": two_meta["created"],
+        "command": two_meta["command"],
+        "engine": two_meta["engine"],
+        "files": own_files(spare),
+    }
     (spare / "run.json").write_text(json.dumps(meta))
     ended = replace(read_run(spare), meta={**meta, "files": {}})  # as it is when a run ends
     publish(ended)

@@ -42,6 +42,7 @@ def contents(path: Path, *, without: tuple[str, ...] = ("timings.parquet",)) -> 
         if name == "run.json":
             meta = json.loads(out[name])
             meta.pop("created")
+            meta.pop("engine", None)
             meta["files"].pop("timings.parquet")
             out[name] = json.dumps(meta)
     return out

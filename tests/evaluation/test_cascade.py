@@ -9,9 +9,10 @@ import torch
 
 from robustode.attacks.norms import ball_tolerance
 from robustode.errors import AttackError
-from robustode.evaluation import engine, runner
+from robustode.evaluation import engine
 from robustode.evaluation.cascade import smallest
 from robustode.evaluation.engine import run_unit
+from robustode.evaluation.engines import bench
 from robustode.evaluation.records import best_distance, rows
 from robustode.reporting.captions import common
 from tests.attacks.adapter_problems import exact_distance
@@ -97,10 +98,10 @@ def test_a_resumed_cascade_gives_the_same_bytes(suite, tmp_path, monkeypatch):
             return real(*args, **options)
 
         out = tmp_path / f"resumed-{stop}"
-        monkeypatch.setattr(runner, "run_unit", interrupted)
+        monkeypatch.setattr(bench, "run_unit", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(plan(path), out)
-        monkeypatch.setattr(runner, "run_unit", real)
+        monkeypatch.setattr(bench, "run_unit", real)
         assert contents(run(plan(path), out, resume=True).path) == contents(whole.path)
 
 

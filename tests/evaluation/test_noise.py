@@ -15,9 +15,9 @@ from robustode.evaluation.calibration import expected_calibration_error
 from robustode.evaluation.jobs import Ready
 from robustode.evaluation.noise import NoiseEntry
 from robustode.evaluation.noise_rows import DTYPES, noise_rows
+from robustode.evaluation.prepare import prepare_model
 from robustode.evaluation.protocol import build_protocol
 from robustode.evaluation.records import rows
-from robustode.evaluation.runner import _prepare
 from robustode.reporting.charts.noise import noise_charts
 from robustode.reporting.join import join
 from robustode.reporting.noise import noise_tables
@@ -48,7 +48,7 @@ def exact(found):
 
 
 def ready(found) -> Ready:
-    return _prepare(found, found.models[0], lambda event: None)
+    return prepare_model(found, found.models[0], lambda event: None)
 
 
 def test_prediction_and_draws_agree_with_the_closed_form():

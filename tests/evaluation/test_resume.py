@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 import pytest
 
 from robustode.errors import RunError
-from robustode.evaluation import engine, runner
+from robustode.evaluation import engine
+from robustode.evaluation.engines import bench
 from robustode.evaluation.rundir import read_run
 from robustode.evaluation.runner import execute
 from robustode.versions import versions
@@ -25,7 +26,7 @@ def test_interrupted_and_resumed_is_as_if_undisturbed(plan, tmp_path, after, mon
     assert unfinished["status"] == "running"
     refused(RunError, "is not finished", lambda: read_run(tmp_path / "cut"))
     made, computed = [], []
-    monkeypatch.setattr(runner, "run_unit", lambda *a, **k: computed.append(1) or engine.run_unit(*a, **k))
+    monkeypatch.setattr(bench, "run_unit", lambda *a, **k: computed.append(1) or engine.run_unit(*a, **k))
     run(plan, tmp_path / "cut", listen=made.append, resume=True)
     assert units(made) == [("resumed" if k <= after else "unit", k) for k in range(1, 13)]
     assert len(computed) == 12 - after
@@ -42,7 +43,7 @@ def test_interrupted_within_an_attack(plan, tmp_path, monkeypatch):
             monkeypatch.setattr(type(attack), "build", lambda self, eps: (_ for _ in ()).throw(KeyboardInterrupt))
         return real(subject, attack, shard, **options)
 
-    monkeypatch.setattr(runner, "run_unit", interrupted)
+    monkeypatch.setattr(bench, "run_unit", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(plan, tmp_path / "cut")
     monkeypatch.undo()
