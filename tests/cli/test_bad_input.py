@@ -120,7 +120,9 @@ def test_data(folder, data, phrases):
         ("--std 0.5", ["got --std alone"]),
         ("--resume --force", ["expected --resume or --force, got both"]),
         ("--data ''", ["--data: expected a value"]),
-        ("--shard 0", ["--shard: expected a whole number ≥ 1, got 0"]),
+        ("--shard 0", ["--shard: expected a whole number ≥ 1 of samples in a unit, or i/N with 0 ≤ i < N", "got 0"]),
+        ("--shard abc", ["--shard: expected a whole number ≥ 1 of samples", "got abc"]),
+        ("--shard 3/2", ["--shard: expected i/N with 0 ≤ i < N, such as 0/2, got '3/2'"]),
         ("--eot 0", ["--eot: expected a whole number ≥ 1, got 0"]),
         ("--classes 1", ["--classes: expected a whole number ≥ 2, got 1"]),
         ("--seed -1", ["--seed: expected a whole number ≥ 0, got -1"]),
@@ -144,7 +146,6 @@ def test_options(folder, options, phrases):
         ("eval", ["Missing option '--model'"]),
         ("eval --modle s.safetensors", ["No such option: --modle", "--model"]),
         ("evl", ["No such command 'evl'", "Did you mean 'eval'?"]),
-        (f"{EVAL} --shard abc", ["'--shard'", "valid integer"]),
         ("train snode --data digits", ["Missing option '--out'"]),
     ],
 )
