@@ -45,8 +45,9 @@ def check_complete(plan: Plan, folders: Sequence[Path]) -> None:
     units = [task.words for group in left for task in group]
     if units:
         more = f" and {len(units) - SHOWN} more" if len(units) > SHOWN else ""
+        where = ", ".join(f"'{folder}'" for folder in folders)
         raise RunError(
-            f"parts {', '.join(map(str, folders))}",
+            f"the run in {where} is not finished",
             expected=f"all {total} units",
             got=f"{total - len(units)}; missing are {', '.join(units[:SHOWN])}{more}",
             fix="Run the parts that are missing, or the same command without --shard and with --resume.",
