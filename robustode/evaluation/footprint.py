@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +16,7 @@ from robustode.models.base import Classifier
 from robustode.sensitivity.linearise import FusedLinearisation, linearise
 from robustode.solvers.tape import TAPE_BYTES
 
-PROCESS = 680 * 10**6  # bytes of Python, torch and the libraries with nothing computed yet
+PROCESS = 740 * 10**6  # bytes of Python, torch and the libraries with nothing computed yet, at the most seen
 AGAIN = 3  # times what autograd keeps: that, the gradients of it, and the work space of its kernels
 COPIES = 24  # tensors of the size of a sample that an attack of a library, and the judge, hold for each
 ROWS_EACH = 4  # points of a sample that the sensitivity attack has in the model together
@@ -140,9 +138,3 @@ def rows_in(budget: int, what: str, size: Footprint, most: int) -> int:
 def said(size: int) -> str:
     """Return a number of bytes in words."""
     return f"{size / 10**6:.0f} MB" if size < 10**10 else f"{size / 10**9:.1f} GB"
-
-
-def peak_bytes() -> int:
-    """Return the largest resident memory that this process has had."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -53,7 +53,7 @@ def test_a_cluster_that_does_not_answer(folder):
 def test_a_budget_of_memory(folder):
     done = robustode(f"{EVAL} --memory 100MB --out r")
     assert done.code == 2
-    assert "memory: expected at least 681 MB, for one sample of fgm-l2 on s, got 100 MB. Give at least" in done.err
+    assert "memory: expected at least 741 MB, for one sample of fgm-l2 on s, got 100 MB. Give at least" in done.err
     works(f"{EVAL} --memory 2GB --out r --resume")
     assert read_run("r").meta["engine"]["memory"] == 2 * 10**9
 

@@ -18,7 +18,7 @@ from robustode.evaluation.engines.local import said
 from robustode.evaluation.engines.options import Engine
 from robustode.evaluation.engines.sent import Sent, pack, unpack
 from robustode.evaluation.engines.tasks import Task
-from robustode.evaluation.footprint import peak_bytes
+from robustode.evaluation.peak import peak_bytes
 from robustode.versions import versions
 
 CHECKED = ("robustode", "torch", "numpy")  # versions that must be the same on every node, with that of Python

@@ -19,7 +19,7 @@ from robustode.evaluation.engines.drive import Answer
 from robustode.evaluation.engines.local import said
 from robustode.evaluation.engines.sent import Sent, pack, unpack
 from robustode.evaluation.engines.tasks import Task
-from robustode.evaluation.footprint import peak_bytes
+from robustode.evaluation.peak import peak_bytes
 
 _ENDING = 5.0  # seconds in which a worker that is told to end may do so
 

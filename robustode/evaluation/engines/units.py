@@ -24,8 +24,8 @@ from robustode.evaluation.engines.processes import process_pool
 from robustode.evaluation.engines.sent import sent_of
 from robustode.evaluation.engines.tasks import WHOLE, Part, Task, groups_of, missing
 from robustode.evaluation.events import Event, Listener
-from robustode.evaluation.footprint import peak_bytes
 from robustode.evaluation.jobs import Ready, attacks_of
+from robustode.evaluation.peak import peak_bytes
 from robustode.evaluation.plan import Plan
 
 
