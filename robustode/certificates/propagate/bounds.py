@@ -92,7 +92,7 @@ def _lines(problem: Problem) -> ClassRadii:
     """Return the radii of CROWN; one evaluation costs as many passes as rows are carried back, half the way each."""
     graph = _known(problem)
     chunk = max(1, min(SAMPLES, MEMORY // needed(graph)))
-    carried = graph.inspected - graph.prefix
+    carried = graph.inspected - graph.prefix.keys() - {0}
     rows = sum(2 * graph.nodes[i].size * i / len(graph.nodes) for i in carried) + graph.nodes[-1].size
     return _radii(problem, Encloser(graph=graph, lines=True), LINES, chunk, rows)
 

@@ -48,14 +48,14 @@ class Encloser:
         """
         graph = self.graph
         ranges, centre, error = [ball.range], {0: ball.x}, {0: ball.range.error}
-        for i, node in enumerate(graph.nodes[1:], start=1):
+        for i, node in graph.made.items():
             sources = [ranges[s] for s in node.sources]
             own = node.enclose(sources, ball.roundoff)
             if self.lines and isinstance(node, Activate):
                 own = node.surround(own, sources[0], ball.roundoff)
             if i in graph.prefix:
                 centre[i] = node.value([centre[s] for s in node.sources])
-                error[i] = own.error + node.spread([error[s] for s in node.sources])
+                error[i] = own.error + graph.prefix[i].spread([error[s] for s in node.sources])
                 reach = ball.eps[:, None] * self._steep(i, ball) * (1 + ball.roundoff.of_own)
                 reach = reach.reshape(-1, *node.shape) + error[i]
                 own = own.intersected(centre[i] - reach, centre[i] + reach)
@@ -87,7 +87,7 @@ class Encloser:
         for i in range(at, 0, -1):
             if (carried := pending.pop(i, None)) is None:
                 continue
-            node = self.graph.nodes[i]
+            node = self.graph.made[i]
             if isinstance(node, Activate) and not lines:
                 total = total + by_interval(carried, ranges[i])
                 continue

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robustode.certificates.propagate.curves import Curve
 from robustode.certificates.propagate.linear import Linear
-from robustode.certificates.propagate.nodes import Activate, Affine, Combine, Entry, Largest, Node
+from robustode.certificates.propagate.nodes import Activate, Affine, Combine, Flat, Largest, Made, Node
 from robustode.certificates.propagate.roundoff import Roundoff
 
 
@@ -21,10 +21,15 @@ class Graph:
 
     nodes: tuple[Node, ...]
 
+    @cached_property
+    def made(self) -> dict[int, Made]:
+        """All nodes but the input, by number."""
+        return {i: node for i, node in enumerate(self.nodes) if isinstance(node, Made)}
+
     def logits(self, x: Tensor) -> Tensor:
         """Return the logits of inputs (batch, *input_shape)."""
         values = [x]
-        for node in self.nodes[1:]:
+        for node in self.made.values():
             values.append(node.value([values[s] for s in node.sources]))
         return values[-1]
 
@@ -35,19 +40,19 @@ class Graph:
         return frozenset(source for node in bent for source in node.sources)
 
     @cached_property
-    def prefix(self) -> frozenset[int]:
-        """Numbers of the nodes that are affine in the input."""
-        found = {0}
-        for i, node in enumerate(self.nodes):
-            if isinstance(node, Affine | Combine) and all(s in found for s in node.sources):
-                found.add(i)
-        return frozenset(found)
+    def prefix(self) -> dict[int, Flat]:
+        """The nodes that are affine in the input, by number."""
+        found: dict[int, Flat] = {}
+        for i, node in self.made.items():
+            if isinstance(node, Flat) and all(s == 0 or s in found for s in node.sources):
+                found[i] = node
+        return found
 
     @cached_property
     def widest(self) -> tuple[int, int]:
         """(rows, features): the most rows that are carried back at once, and the size of the widest node."""
         sizes = [math.prod(node.shape) for node in self.nodes]
-        return max([2 * sizes[i] for i in self.inspected - self.prefix] + [sizes[-1]]), max(sizes)
+        return max([2 * sizes[i] for i in self.inspected - self.prefix.keys() - {0}] + [sizes[-1]]), max(sizes)
 
     def roundoff(self, unit: float) -> Roundoff:
         """Return the allowances for a deployed model of unit roundoff `unit`."""
@@ -58,7 +63,7 @@ class Builder:
     """Makes a graph, node by node; every method returns the number of the new node."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
-        self.nodes: list[Node] = [Entry(sources=(), shape=tuple(shape))]
+        self.nodes: list[Node] = [Node(sources=(), shape=tuple(shape))]
 
     def add(self, node: Node) -> int:
         """Append a node."""

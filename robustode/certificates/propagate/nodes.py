@@ -42,8 +42,8 @@ class Range:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Node(ABC):
-    """One tensor of the network.
+class Node:
+    """One tensor of the network; the input, if it has no sources.
 
     Attributes:
         sources: numbers of the nodes that it is made of.
@@ -58,6 +58,11 @@ class Node(ABC):
         """Numbers in one sample's value."""
         return math.prod(self.shape)
 
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Made(Node, ABC):
+    """A node that is made of others."""
+
     @abstractmethod
     def value(self, inputs: Sequence[Tensor]) -> Tensor:
         """Return the value (batch, *shape) from those of the sources."""
@@ -65,10 +70,6 @@ class Node(ABC):
     @abstractmethod
     def enclose(self, inputs: Sequence[Range], roundoff: Roundoff) -> Range:
         """Return the range from those of the sources, by interval arithmetic."""
-
-    def spread(self, errors: Sequence[Tensor]) -> Tensor:
-        """Return how far errors of the sources move the value; of affine nodes only."""
-        raise NotImplementedError
 
     @abstractmethod
     def pull(self, rows: Tensor, own: Range) -> tuple[Tensor, list[Tensor]]:
@@ -79,19 +80,16 @@ class Node(ABC):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Entry(Node):
-    """The input, which has no sources; its range is the caller's."""
+class Flat(Made):
+    """A node that is affine in its sources."""
 
-    def value(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Not asked for."""
-        raise NotImplementedError
-
-    enclose = value  # type: ignore[assignment]
-    pull = value  # type: ignore[assignment]
+    @abstractmethod
+    def spread(self, errors: Sequence[Tensor]) -> Tensor:
+        """Return how far errors of the sources move the value."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Affine(Node):
+class Affine(Flat):
     """K x + b.
 
     Attributes:
@@ -137,7 +135,7 @@ class Affine(Node):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Combine(Node):
+class Combine(Flat):
     """Σ_s c_s x_s, with a number for each source."""
 
     coefficients: tuple[float, ...]
@@ -168,7 +166,7 @@ class Combine(Node):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Activate(Node):
+class Activate(Made):
     """σ, elementwise."""
 
     curve: Curve
@@ -202,7 +200,7 @@ class Activate(Node):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Largest(Node):
+class Largest(Made):
     """Max pooling, or another map that is nondecreasing in every input and exact: bounded by intervals only."""
 
     apply: Callable[[Tensor], Tensor]
