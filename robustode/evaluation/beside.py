@@ -10,6 +10,7 @@ import pandas as pd
 
 from robustode.evaluation.certificate_rows import keep_certificates, kept_certificates
 from robustode.evaluation.jobs import Ready
+from robustode.evaluation.kept import together
 from robustode.evaluation.noise_rows import keep_noise
 from robustode.evaluation.plan import Plan
 from robustode.evaluation.smoothed_rows import keep_smoothed, kept_smoothed
@@ -57,4 +58,4 @@ def smoothed_places(plan: Plan, ready: Sequence[Ready], out: Path) -> list[Path]
 def certificates_of(plan: Plan, model: Ready, out: Path) -> pd.DataFrame | None:
     """Return the certificates of one model of a run that has not ended; None if there are none."""
     places = certified_places(plan, [model], out)
-    return pd.concat([pd.read_parquet(place) for place in places], ignore_index=True) if places else None
+    return together(places) if places else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ from robustode.certificates.certificate import CERTIFIED, MISCLASSIFIED, NOTHING
 from robustode.evaluation import shards
 from robustode.evaluation.certified import CertifyEntry
 from robustode.evaluation.jobs import Ready
+from robustode.evaluation.kept import Unit, keep, read_dtypes
 from robustode.evaluation.rows import Shard
-from robustode.files import atomic
 
 FILE = "certificates.parquet"
 TIMED = "certificate:"  # how these are named among the timings
@@ -68,18 +67,15 @@ def certificate_rows(ready: Ready, shard: Shard, entry: CertifyEntry, norm: str)
 
 def keep_certificates(ready: Ready, shard: Shard, entry: CertifyEntry, norm: str, out: Path) -> None:
     """Write the rows of one model, shard and norm into the shards of a run, unless they are there."""
-    path = kept_certificates(out, ready.subject.label, norm, shard.number)
-    if path.is_file():
-        return
-    start = time.perf_counter()
-    rows = certificate_rows(ready, shard, entry, norm)
-    took = time.perf_counter() - start
-    named = {"model": ready.subject.label, "attack": f"{TIMED}{entry.map}", "norm": norm, "shard": shard.number}
-    seconds = pd.DataFrame([{**named, "samples": sum((rows["status"] != MISCLASSIFIED).tolist()), "seconds": took}])
-    with atomic(path.with_suffix(".timings.parquet")) as temporary:
-        seconds.to_parquet(temporary, index=False)
-    with atomic(path) as temporary:  # last, so that a unit with rows is whole
-        rows.to_parquet(temporary, index=False)
+
+    def make() -> Unit:
+        start = time.perf_counter()
+        rows = certificate_rows(ready, shard, entry, norm)
+        took, count = time.perf_counter() - start, sum((rows["status"] != MISCLASSIFIED).tolist())
+        named = {"model": ready.subject.label, "attack": f"{TIMED}{entry.map}", "norm": norm, "shard": shard.number}
+        return rows, pd.DataFrame([{**named, "samples": count, "seconds": took}])
+
+    keep(kept_certificates(out, ready.subject.label, norm, shard.number), make)
 
 
 def kept_certificates(out: Path, label: str, norm: str, number: int) -> Path:
@@ -87,13 +83,6 @@ def kept_certificates(out: Path, label: str, norm: str, number: int) -> Path:
     return shards.place(out, label, f"{TIMED}{norm}", number).with_suffix(".parquet")
 
 
-def write_certificates(places: Sequence[Path], out: Path) -> None:
-    """Join the units into `certificates.parquet` of a run directory, atomically."""
-    frame = pd.concat([pd.read_parquet(place) for place in places], ignore_index=True)
-    with atomic(out / FILE) as temporary:
-        frame.to_parquet(temporary, index=False)
-
-
 def read_certificates(path: Path) -> pd.DataFrame | None:
     """Return `certificates.parquet` of a run directory; None if there is none."""
-    return pd.read_parquet(path / FILE).astype(DTYPES) if (path / FILE).is_file() else None
+    return read_dtypes(path / FILE, DTYPES)

@@ -10,17 +10,16 @@ import pandas as pd
 import torch
 
 from robustode.attacks.base import Status
-from robustode.evaluation import adversarials, shards
+from robustode.evaluation import adversarials, certificate_rows, noise_rows, shards, smoothed_rows
 from robustode.evaluation import records as records_file
 from robustode.evaluation.beside import certified_places, smoothed_places
-from robustode.evaluation.certificate_rows import write_certificates
 from robustode.evaluation.depth import along_depth_of, spread_along_depth_of, write_depth
 from robustode.evaluation.jobs import Ready, attacks_of, places_of
-from robustode.evaluation.noise_rows import kept_noise, kept_seconds, write_noise
+from robustode.evaluation.kept import join, seconds_of
+from robustode.evaluation.noise_rows import kept_noise
 from robustode.evaluation.outdir import own_files
 from robustode.evaluation.plan import Plan
 from robustode.evaluation.rundir import RunDir, read_run, read_sides
-from robustode.evaluation.smoothed_rows import write_smoothed
 from robustode.files import write_json
 
 
@@ -40,22 +39,18 @@ def finish(
     records = records_file.validate(records_file.joined(shards.read_records(place) for place in (*places, *audits)))
     records_file.write(records, out / "records.parquet")
     seconds = [pd.DataFrame(answer["timings"]) for _, answer in answers]
-    if plan.protocol.uncertainty is not None:
-        seconds += [pd.read_parquet(kept_seconds(out, model.subject.label)) for model in ready]
+    noise = plan.protocol.uncertainty
+    noisy = [] if noise is None else [kept_noise(out, model.subject.label) for model in ready]
     certified, smoothed = certified_places(plan, ready, out), smoothed_places(plan, ready, out)
-    seconds += [pd.read_parquet(place.with_suffix(".timings.parquet")) for place in (*certified, *smoothed)]
+    seconds += [pd.read_parquet(seconds_of(place)) for place in (*noisy, *certified, *smoothed)]
     shards.write_timings([*(shards.read_timings(place) for place in places), *seconds], out / "timings.parquet")
     if "adversarials" in plan.protocol.outputs:
         _write_adversarials(plan, ready, out, answers)
-    noise = plan.protocol.uncertainty
     if len(records) or noise is not None:  # clean accuracy alone stays as cheap as it is
         write_depth((_depth(model, None if noise is None else max(noise.sigma)) for model in ready), out)
-    if plan.protocol.uncertainty is not None:
-        write_noise((pd.read_parquet(kept_noise(out, model.subject.label)) for model in ready), out)
-    if certified:
-        write_certificates(certified, out)
-    if smoothed:
-        write_smoothed(smoothed, out)
+    for units, module in ((noisy, noise_rows), (certified, certificate_rows), (smoothed, smoothed_rows)):
+        if units:
+            join(units, out / module.FILE)
     if facts is None:
         (out / "audit.json").unlink(missing_ok=True)  # of an earlier part of the run, which was audited
     else:

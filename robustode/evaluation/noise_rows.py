@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from robustode.attacks.adapters.rng import forked_rng
 from robustode.evaluation import shards
 from robustode.evaluation.engine import seed_of
 from robustode.evaluation.jobs import Ready
+from robustode.evaluation.kept import keep, read_dtypes
 from robustode.evaluation.noise import DRAWN, NoiseEntry
-from robustode.files import atomic
 from robustode.uncertainty import CheckedUncertainty, DrawnUncertainty, Uncertainty, propagate
 
 FILE = "uncertainty.parquet"
@@ -103,13 +103,7 @@ def _columns(found: Uncertainty, y: torch.Tensor, seed: int) -> dict[str, Any]:
 
 def keep_noise(ready: Ready, entry: NoiseEntry, out: Path, *, seed: int) -> None:
     """Write the rows of one model into the shards of a run, unless they are there."""
-    path = kept_noise(out, ready.subject.label)
-    if not path.is_file():
-        rows, seconds = noise_rows(ready, entry, seed=seed)
-        with atomic(kept_seconds(out, ready.subject.label)) as temporary:
-            seconds.to_parquet(temporary, index=False)
-        with atomic(path) as temporary:  # last, so that a model with rows is whole
-            rows.to_parquet(temporary, index=False)
+    keep(kept_noise(out, ready.subject.label), partial(noise_rows, ready, entry, seed=seed))
 
 
 def kept_noise(out: Path, label: str) -> Path:
@@ -117,17 +111,6 @@ def kept_noise(out: Path, label: str) -> Path:
     return out / "shards" / shards.safe(label) / FILE
 
 
-def kept_seconds(out: Path, label: str) -> Path:
-    """Return where its seconds are."""
-    return kept_noise(out, label).with_suffix(".timings.parquet")
-
-
-def write_noise(parts: Iterable[pd.DataFrame], out: Path) -> None:
-    """Write `uncertainty.parquet` into a run directory, atomically."""
-    with atomic(out / FILE) as temporary:
-        pd.concat(list(parts), ignore_index=True).to_parquet(temporary, index=False)
-
-
 def read_noise(path: Path) -> pd.DataFrame | None:
     """Return `uncertainty.parquet` of a run directory; None if there is none."""
-    return pd.read_parquet(path / FILE).astype(DTYPES) if (path / FILE).is_file() else None
+    return read_dtypes(path / FILE, DTYPES)

@@ -13,7 +13,7 @@ STATUS = Path("/proc/self/status")
 def peak_bytes() -> int:
     """Return the largest resident memory of this process.
 
-    Linux counts it anew for each program in /proc; in getrusage a child starts from the peak of the parent that began it.
+    Linux counts it anew for each program in /proc; in getrusage a child starts from the peak of its parent.
     """
     try:
         found = re.search(r"VmHWM:\s*(\d+) kB", STATUS.read_text(encoding="ascii"))

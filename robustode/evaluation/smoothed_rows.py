@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -15,8 +14,8 @@ from robustode.evaluation import shards
 from robustode.evaluation.certified import SmoothingEntry
 from robustode.evaluation.engine import seed_of
 from robustode.evaluation.jobs import Ready
+from robustode.evaluation.kept import Unit, keep, read_dtypes
 from robustode.evaluation.rows import Shard
-from robustode.files import atomic
 
 FILE = "smoothed.parquet"
 TIMED = "smoothing"  # how it is named among the timings
@@ -57,17 +56,14 @@ def smoothed_rows(ready: Ready, shard: Shard, entry: SmoothingEntry, *, seed: in
 
 def keep_smoothed(ready: Ready, shard: Shard, entry: SmoothingEntry, out: Path, *, seed: int) -> None:
     """Write the rows of one model and shard into the shards of a run, unless they are there."""
-    path = kept_smoothed(out, ready.subject.label, shard.number)
-    if path.is_file():
-        return
-    start = time.perf_counter()
-    rows = smoothed_rows(ready, shard, entry, seed=seed)
-    took = time.perf_counter() - start
-    named = {"model": ready.subject.label, "attack": TIMED, "norm": "l2", "shard": shard.number}
-    with atomic(path.with_suffix(".timings.parquet")) as temporary:
-        pd.DataFrame([{**named, "samples": len(rows), "seconds": took}]).to_parquet(temporary, index=False)
-    with atomic(path) as temporary:  # last, so that a unit with rows is whole
-        rows.to_parquet(temporary, index=False)
+
+    def make() -> Unit:
+        start = time.perf_counter()
+        rows = smoothed_rows(ready, shard, entry, seed=seed)
+        named = {"model": ready.subject.label, "attack": TIMED, "norm": "l2", "shard": shard.number}
+        return rows, pd.DataFrame([{**named, "samples": len(rows), "seconds": time.perf_counter() - start}])
+
+    keep(kept_smoothed(out, ready.subject.label, shard.number), make)
 
 
 def kept_smoothed(out: Path, label: str, number: int) -> Path:
@@ -75,13 +71,6 @@ def kept_smoothed(out: Path, label: str, number: int) -> Path:
     return shards.place(out, label, f"{TIMED}:l2", number).with_suffix(".parquet")
 
 
-def write_smoothed(places: Sequence[Path], out: Path) -> None:
-    """Join the units into `smoothed.parquet` of a run directory, atomically."""
-    frame = pd.concat([pd.read_parquet(place) for place in places], ignore_index=True)
-    with atomic(out / FILE) as temporary:
-        frame.to_parquet(temporary, index=False)
-
-
 def read_smoothed(path: Path) -> pd.DataFrame | None:
     """Return `smoothed.parquet` of a run directory; None if there is none."""
-    return pd.read_parquet(path / FILE).astype(DTYPES) if (path / FILE).is_file() else None
+    return read_dtypes(path / FILE, DTYPES)
