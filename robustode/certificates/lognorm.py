@@ -73,23 +73,6 @@ def columns_log_norm(part: Linear, low: Tensor, high: Tensor, weights: Tensor | 
     return _over(own + sums + part.slack * (most * part.diagonal.abs() + sums), part).amax(-1)
 
 
-def perron_weights(part: Linear, low: Tensor, high: Tensor, rounds: int = 50) -> Tensor:
-    """Return d > 0, shaped as a state, that nearly minimises the weighted L∞ log norm for one box of slopes.
-
-    d is the Perron vector of the matrix with diagonal max(low K_ii, high K_ii) and |s_i K_ij| beside it, by power
-    iteration; any d > 0 gives a bound, so it need not be exact. The ball of ‖x‖_d within which something holds contains
-    the plain one of radius r min d, and is within that of radius r max d.
-    """
-    most = torch.maximum(low.abs(), high.abs())
-    own = torch.maximum(low * part.diagonal, high * part.diagonal)
-    shift = -own.min().clamp(max=0.0) + 1e-3 * (own.abs().max() + (most * part.rows(torch.ones_like(most))).max())
-    d = torch.ones_like(most)
-    for _ in range(rounds):
-        d = (own + shift) * d + most * part.rows(d)
-        d = (d / d.max()).clamp(min=1e-4) if float(d.max()) > 0 else torch.ones_like(d)
-    return d
-
-
 def euclidean_log_norm(weight: Tensor, low: Tensor, high: Tensor, scales: Tensor | None = None) -> Tensor:
     """Return the least of the L2 bounds of `log_norm` for a matrix W, (n, n), and boxes (..., n)."""
     centre, radius = (low + high) / 2, (high - low) / 2

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from robustode.certificates.linear import UNIT, Linear, linear
-from robustode.certificates.network import network, state_shape
+from robustode.certificates.network import network
 from robustode.certificates.problem import Problem
 from robustode.certificates.slopes import slope_range
-from robustode.certificates.steps import step_constants
 from robustode.solvers.flow import Flow
 
 ACTIVATION_ULPS = 16  # of max(1, |σ|): error of the vectorised functions that σ is made of, with its own operations
@@ -21,31 +20,6 @@ TF32 = 2.0**-11  # unit roundoff of the factors
 TRANSFORM = 2.0**-16  # relative error of a convolution by Winograd's minimal filtering
 HOPELESS = 1e100  # in place of γ where u is so large that there is none
 MARGIN = 1.01  # for terms of second order in u
-
-
-def rounding_slack(problem: Problem, reach: Tensor) -> Tensor:
-    """Return a bound of |(z_y − z_k)_deployed − (z_y − z_k)_exact| for all k and inputs of a ball, (batch,) float64.
-
-    It holds for |x_n| ≤ reach at every depth, and covers the rounding of the float64 copy that the margins are taken
-    of. The errors of the steps are carried on by Lipschitz constants of the steps for all slopes, which is coarse for
-    a net that expands much: a bound that has its own constants does better with `step_error`.
-
-    Args:
-        problem: of an sNODE on a fixed grid.
-        reach: (batch,) or (batch, *state), a bound of |x_i| at every depth, deployed trajectories included.
-
-    Source: running error analysis: Higham, Accuracy and Stability of Numerical Algorithms (2002), section 3.3.
-    """
-    flow, shape = network(problem).flow, state_shape(problem)
-    size = reach.reshape(*reach.shape, *(1,) * (len(shape) + 1 - reach.dim())).expand(-1, *shape)
-    constants = step_constants(flow, "l2", shape)
-    error = _length(input_error(problem, size))
-    for n in range(flow.steps):
-        error = constants[n] * error + _length(step_error(problem, flow, n, size))
-    difference = flow.weight.new_zeros(1, shape[0])
-    difference[0, :2] = 1.0
-    width = _length(network(problem).read_transposed(difference))
-    return (width * error + readout_error(problem, size)).where(error.isfinite(), torch.inf)
 
 
 def input_error(problem: Problem, reach: Tensor, unit: float | None = None) -> Tensor:
