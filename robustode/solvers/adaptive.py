@@ -19,7 +19,7 @@ BACKENDS: dict[str, tuple[str, ...]] = {
 }
 ADAPTIVE = tuple(dict.fromkeys(method for methods in BACKENDS.values() for method in methods))
 DEFAULT_BACKEND, DEFAULT_TOLERANCE = "torchode", 1e-5
-MAX_STEPS = 5_000  # rejected ones included; between two knots (torchode), or of the solve (torchdiffeq)
+MAX_STEPS = 5_000  # between two knots, rejected ones included
 
 
 @dataclass(frozen=True)

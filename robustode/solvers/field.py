@@ -18,7 +18,7 @@ from robustode.solvers.operators import Operator
 class Field:
     """f(t, x) = σ(K(t) x + b(t)) with θ(t) piecewise linear through the knots, differentiable in x and the weights.
 
-    States are (batch, features) for the solvers, whatever shape one of them has.
+    States are (batch, features) for the solvers, whatever shape one of them has. Where one is not finite, f is NaN.
 
     Attributes:
         weight: (knots, ...), the knots of K.
@@ -55,10 +55,10 @@ class Field:
         position = (t * (len(self._knots) / self.horizon) - 0.5).clamp(0.0, len(self._knots) - 1.0)
         k = int(position.detach().nan_to_num(0.0))
         if k == len(self._knots) - 1:
-            return self.activation.apply(self._affine(self._knots[k], x))
+            return self._slope(self._affine(self._knots[k], x), x)
         share = (position - k).to(x.dtype)
         (w0, b0), (w1, b1) = self._knots[k], self._knots[k + 1]
-        return self.activation.apply(self._affine((torch.lerp(w0, w1, share), torch.lerp(b0, b1, share)), x))
+        return self._slope(self._affine((torch.lerp(w0, w1, share), torch.lerp(b0, b1, share)), x), x)
 
     def each(self, segment: int, t: Tensor, x: Tensor) -> Tensor:
         """Return f(t_i, x_i) for every sample, (batch, features), for depths t of shape (batch,) in one segment.
@@ -68,11 +68,15 @@ class Field:
         shared depth, and memory of two states.
         """
         if segment in (0, len(self._knots)):  # constant beyond the outer knots
-            return self.activation.apply(self._affine(self._knots[min(segment, len(self._knots) - 1)], x))
+            return self._slope(self._affine(self._knots[min(segment, len(self._knots) - 1)], x), x)
         k = segment - 1
         share = (t.detach() * (len(self._knots) / self.horizon) - 0.5 - k).to(x.dtype).unsqueeze(1)
         before, after = self._affine(self._knots[k], x), self._affine(self._knots[k + 1], x)
-        return self.activation.apply(torch.lerp(before, after, share))
+        return self._slope(torch.lerp(before, after, share), x)
+
+    def _slope(self, preactivation: Tensor, x: Tensor) -> Tensor:
+        # relu(-inf) = 0 and tanh(inf) = 1 would let a solver go on from a state that has overflowed; 0 · x is NaN there
+        return self.activation.apply(preactivation) + 0.0 * x
 
     def _affine(self, knot: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
         return self.operator.affine(x.unflatten(1, self.shape), *knot).flatten(1)

@@ -15,6 +15,8 @@ from robustode.solvers import adaptive
 from robustode.solvers.adaptive import AdaptiveSolver, Solution
 from robustode.solvers.field import Field
 
+RightHandSide = Callable[[Tensor, Tensor], Tensor]
+
 
 def solve(solver: AdaptiveSolver, field: Field, x: Tensor) -> Solution:
     """Return x(T) and the evaluations of the batch, the same for every sample; see `AdaptiveSolver.solve`.
@@ -31,12 +33,10 @@ def solve(solver: AdaptiveSolver, field: Field, x: Tensor) -> Solution:
         last = value.detach()
         return value
 
-    # The last step ends at T: torchdiffeq would step beyond it and interpolate, by a quartic whose error it does not
-    # control.
-    ends = torch.tensor([end for _, end in field.segments], device=x.device)
-    options = {"max_num_steps": adaptive.MAX_STEPS, "step_t": ends}
+    state, first_step = x, None
     try:
-        state = integrate(rhs, x, field.horizon, solver, options)
+        for segment in field.segments:
+            state, first_step = _cross(rhs, state, segment, first_step, solver)
     except AssertionError as reason:  # torchdiffeq's way to say that it cannot go on
         finite = x.detach().isfinite().all(1)
         finite = last.isfinite().all(1) if bool(finite.all()) else finite
@@ -52,20 +52,52 @@ def solve(solver: AdaptiveSolver, field: Field, x: Tensor) -> Solution:
     return Solution(state, torch.full((len(x),), count))
 
 
+class _Counted:
+    """A right-hand side that counts the steps that torchdiffeq accepts and rejects."""
+
+    def __init__(self, rhs: RightHandSide) -> None:
+        self._rhs, self.accepted, self.rejected = rhs, 0, 0
+
+    def __call__(self, t: Tensor, state: Tensor) -> Tensor:
+        return self._rhs(t, state)
+
+    def callback_accept_step(self, t: Tensor, state: Tensor, step: Tensor) -> None:
+        self.accepted += 1
+
+    def callback_reject_step(self, t: Tensor, state: Tensor, step: Tensor) -> None:
+        self.rejected += 1
+
+
+def _cross(
+    rhs: RightHandSide, x: Tensor, ends: tuple[float, float], first_step: float | None, solver: AdaptiveSolver
+) -> tuple[Tensor, float]:
+    """Return the state at the end of a segment and the first step of the next: twice as long as those of this one, or
+    as long where this one rejected some.
+
+    Every segment is a solve of its own, whose last step ends at its end: torchdiffeq would step beyond it and
+    interpolate, by a quartic whose error it does not control. Given all knots at once as `step_t`, it takes no heed of
+    those that follow one at which a step happens to end by itself.
+    """
+    lo, hi = ends
+    counted = _Counted(rhs)
+    options: dict[str, Any] = {"max_num_steps": adaptive.MAX_STEPS, "step_t": torch.tensor([hi], device=x.device)}
+    if first_step is not None:
+        options["first_step"] = first_step
+    state = integrate(counted, x, ends, solver, options)
+    growth = 1 if counted.rejected else 2
+    return state, growth * (hi - lo) / counted.accepted
+
+
 def integrate(
-    rhs: Callable[[Tensor, Tensor], Tensor],
-    x: Tensor,
-    horizon: float,
-    solver: AdaptiveSolver,
-    options: Mapping[str, Any],
+    rhs: RightHandSide, x: Tensor, ends: tuple[float, float], solver: AdaptiveSolver, options: Mapping[str, Any]
 ) -> Tensor:
-    """Return x(T) by `torchdiffeq.odeint` with its `options`.
+    """Return the state at the later of two depths by `torchdiffeq.odeint` with its `options`.
 
     Raises:
         SolverError: an option that torchdiffeq does not know, of which it would only warn.
     """
     depth_type = torch.float32 if x.device.type == "mps" else torch.float64
-    depths = torch.tensor([0.0, horizon], dtype=depth_type, device=x.device)
+    depths = torch.tensor(ends, dtype=depth_type, device=x.device)
     settings = {"dtype": depth_type, **options}
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*Unexpected arguments")

@@ -8,8 +8,9 @@ import torch
 from robustode.errors import MissingDependency, ModelError, SolverError
 from robustode.sensitivity import adjoint, jacobian, tangent
 from robustode.sensitivity.linearise import AutogradLinearisation, linearise
-from robustode.solvers import adaptive, torchdiffeq_backend, torchode_backend
+from robustode.solvers import activations, adaptive, torchdiffeq_backend, torchode_backend
 from robustode.solvers.adaptive import BACKENDS, AdaptiveSolver
+from robustode.solvers.field import Field
 from tests.problems import random_points, random_snode
 
 ALL = [(backend, method) for backend, methods in BACKENDS.items() for method in methods]
@@ -62,6 +63,25 @@ def test_linear_field_is_the_matrix_exponential(backend, method):
         exact = (start @ torch.linalg.matrix_exp(block).t())[:, :4]
         error = (model.final_state(x) - exact).abs().max()
     assert error < allowed(method) * tol
+
+
+@pytest.mark.parametrize(("backend", "method"), ALL)
+@pytest.mark.parametrize("tol", [1e-2, 1e-5, 1e-8])
+def test_no_step_crosses_a_knot(backend, method, tol, monkeypatch):
+    """Whatever the steps are; dopri8 at 1e-8 once ended one at a knot by itself and crossed the others."""
+    tol = max(tol, 1e-5) if method in SLOW_ORDER else tol
+    model = deployed(backend, method, tol, knots=4)
+    depths = []
+    for name in ("shared", "each"):
+        own = getattr(Field, name)
+        monkeypatch.setattr(Field, name, lambda self, *args, own=own: depths.append(args[-2]) or own(self, *args))
+    with torch.no_grad():
+        model(random_points((1, 3, 4), 5))
+    ends = torch.tensor([0.25, 0.75, 1.25, 1.75], dtype=torch.float64)
+    t = torch.tensor([float(t.flatten()[0]) for t in depths], dtype=torch.float64)
+    first, last = torch.bucketize(t, ends + 1e-9), torch.bucketize(t, ends - 1e-9)  # a knot is of both its segments
+    assert (last >= first.cummax(0).values).all()
+    assert first[-1] == 4
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -167,6 +187,21 @@ def test_a_solution_that_blows_up_is_nan_not_an_endless_loop(backend):
     assert not out.isfinite().any()
 
 
+@pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid"])
+def test_a_state_that_is_not_finite_has_no_slope(activation):
+    """relu(-inf) = 0 and tanh(inf) = 1 would let a solver go on from a state that does not exist."""
+    model = deployed(activation=activation, knots=2)
+    x = torch.zeros(3, 12, dtype=torch.float64)
+    sigma = activations.activation(activation)
+    field = Field(model.weight, model.bias, model.horizon, sigma, model.operator, (12,))
+    x[1], x[2, 5] = -torch.inf, torch.nan
+    shared = field.shared(torch.tensor(1.0), x)
+    each = field.each(1, torch.ones(3, dtype=torch.float64), x)
+    for slope in (shared, each):
+        assert slope.isfinite().all(1).tolist() == [True, False, False]
+        assert slope[1:].isnan().any(1).all()
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_too_many_steps(backend, monkeypatch):
     monkeypatch.setattr(adaptive, "MAX_STEPS", 5)
@@ -183,12 +218,9 @@ def test_empty_batches(backend):
 
 
 def test_torchdiffeq_refuses_options_that_it_would_only_warn_of():
+    solver, x, options = AdaptiveSolver(backend="torchdiffeq"), torch.ones(1, 2), {"max_stepz": 3}
     with pytest.raises(SolverError, match=r"expected options that it knows, got .*max_stepz"):
-        torchdiffeq_backend.integrate(lambda t, x: -x, torch.ones(1, 2), 1.0, _solver("torchdiffeq"), {"max_stepz": 3})
-
-
-def _solver(backend):
-    return AdaptiveSolver(backend=backend)
+        torchdiffeq_backend.integrate(lambda t, x: -x, x, (0.0, 1.0), solver, options)
 
 
 def test_the_table_of_methods_is_torchode_s():
