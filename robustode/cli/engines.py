@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,18 @@ def size_and_part(text: str | None) -> tuple[int | None, tuple[int, int] | None]
         expected = "a whole number ≥ 1 of samples in a unit, or i/N with 0 ≤ i < N for a part of the units"
         raise OptionError("--shard", expected=expected, got=text)
     return int(text), None
+
+
+def workers_of(engine: str, workers: int | None, part: tuple[int, int] | None) -> int:
+    """Return how many workers a command that only plans would have: those named, parts of a job array, or cores.
+
+    Raises:
+        OptionError: an unknown engine.
+    """
+    from robustode.evaluation.engines.options import Engine
+
+    local = Engine(name=engine).name == "local"
+    return workers or (part[1] if part is not None else 1 if local else os.cpu_count() or 1)
 
 
 def run_part_and_show(

@@ -14,8 +14,9 @@ import typer
 
 from robustode.cli import options
 from robustode.cli.console import watch_run
-from robustode.cli.engines import SHARD_HELP, engine_of, run_part_and_show, size_and_part
+from robustode.cli.engines import SHARD_HELP, engine_of, run_part_and_show, size_and_part, workers_of
 from robustode.cli.finished import finish
+from robustode.cli.plan import plan_and_show
 from robustode.errors import OptionError, RunError
 from robustode.files import unwritable
 
@@ -85,6 +86,7 @@ def eval_command(
     resume: options.Resume = False,
     force: options.Force = False,
     data_root: options.DataRoot = None,
+    plan: options.Plan = False,
     json_: options.Json = False,
 ) -> None:
     """Evaluate the robustness of models.
@@ -99,7 +101,7 @@ def eval_command(
     if certify_methods is not None and not certify:
         raise OptionError("--certify-methods", expected="--certify beside it", got="none")
     params, (size, part) = options.params_of(param), size_and_part(shard)
-    how = engine_of(engine, workers, address, memory)
+    how = None if plan else engine_of(engine, workers, address, memory)
     extra = options.module_options(arch, bounds, classes, input_shape, mean, std, normalise, output)
     values: dict[str, Any] = {
         "models": [{"model": one, **extra} for one in model],
@@ -124,6 +126,9 @@ def eval_command(
         chosen = select_attacks(protocol)
         budgets = parse_budgets(eps, [attack.norm for attack in (*chosen.cards, *chosen.stored)])
         protocol = protocol.changed("evaluation", budgets=budgets)
+    if how is None:
+        count = workers_of(engine, workers, part)
+        return plan_and_show(protocol, workers=count, memory=memory, device=device, data_root=data_root, quiet=json_)
     if out is None:
         labels = [peek(one)["label"] for one in model]
         source = data or next((d for one in model if (d := peek(one)["data"])), "data")

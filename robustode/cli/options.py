@@ -87,6 +87,9 @@ Address = Annotated[
     str | None,
     typer.Option("--address", metavar="ADDR", help="Ray cluster, HOST:PORT or auto; default one on this machine."),
 ]
+Plan = Annotated[
+    bool, typer.Option("--plan", help="Only predict passes, FLOPs, memory and time, for --workers N; write nothing.")
+]
 Memory = Annotated[
     str | None,
     typer.Option("--memory", metavar="SIZE", help="What one process may take, such as 2GB; chooses the chunks."),

@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from robustode.cli import options
-from robustode.cli.engines import engine_of, run_part_and_show
+from robustode.cli.engines import engine_of, run_part_and_show, workers_of
 from robustode.cli.evaluate import run_and_show
+from robustode.cli.plan import plan_and_show
 from robustode.errors import OptionError
 
 
@@ -54,6 +55,7 @@ def run_command(
     workers: options.Workers = None,
     address: options.Address = None,
     memory: options.Memory = None,
+    plan: options.Plan = False,
     json_: options.Json = False,
 ) -> None:
     """Run an evaluation protocol, or a study.
@@ -72,7 +74,7 @@ def run_command(
         others = {key: value for key, value in changes.items() if key not in ("seed", "models")} | {"model": model}
         others |= {"engine": None if engine == "local" else engine, "workers": workers, "address": address}
         others["memory"] = memory
-        flags = {"force": force, "strict": strict, "no-store": no_store}
+        flags = {"force": force, "strict": strict, "no-store": no_store, "plan": plan}
         return _run_study(
             evaluation,
             out or Path("runs") / Path(evaluation).stem,
@@ -83,12 +85,15 @@ def run_command(
             data_root=data_root,
             quiet=json_,
         )
-    how = engine_of(engine, workers, address, memory)
+    how = None if plan else engine_of(engine, workers, address, memory)
     part = None if shard is None else parse_part(shard)
     protocol = read_protocol(evaluation)
     if no_store:
         changes["outputs"] = [name for name in protocol.outputs if name != "adversarials"]
     protocol = protocol.changed(f"protocol '{evaluation}'", **changes) if changes else protocol
+    if how is None:
+        count = workers_of(engine, workers, part)
+        return plan_and_show(protocol, workers=count, memory=memory, device=device, data_root=data_root, quiet=json_)
     place = out or default_run_directory(evaluation, model or (), data)
     if part is not None:
         shown = {"device": device, "data_root": data_root, "quiet": json_}

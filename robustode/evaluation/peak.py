@@ -1,4 +1,4 @@
-"""The largest memory that a process has had."""
+"""The memory that a process has, and the largest that it has had."""
 
 from __future__ import annotations
 
@@ -15,11 +15,21 @@ def peak_bytes() -> int:
 
     Linux counts it anew for each program in /proc; in getrusage a child starts from the peak of its parent.
     """
-    try:
-        found = re.search(r"VmHWM:\s*(\d+) kB", STATUS.read_text(encoding="ascii"))
-    except OSError:
-        found = None
-    if found is not None:
-        return int(found[1]) * 1024
+    if (found := _status("VmHWM")) is not None:
+        return found
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def resident_bytes() -> int:
+    """Return the resident memory of this process; its largest where the system does not say (Linux does)."""
+    found = _status("VmRSS")
+    return peak_bytes() if found is None else found
+
+
+def _status(name: str) -> int | None:
+    try:
+        found = re.search(rf"{name}:\s*(\d+) kB", STATUS.read_text(encoding="ascii"))
+    except OSError:
+        return None
+    return None if found is None else int(found[1]) * 1024

@@ -63,23 +63,25 @@ def loose_adjoint(base: Base, tolerance: float, **options: Any) -> Callable[[int
 SMALL: dict[str, Any] = {"count": 20, "budgets": {"linf": (0.05,)}}  # every sample is solved alone
 NODE = Base(arch="node", activation="Tanh", width=24, epochs=3)
 LONG = replace(NODE, data="moons", horizon=10.0, gain=6.0, epochs=4)
+# So far at so loose a tolerance that the labels are the solver's: of 20 samples 15 to 75 % differ, at all of 24 seeds.
+FAR = replace(LONG, horizon=40.0, width=32, method="dopri5", tolerance=0.5)
 
 IMPOSTORS = (
     Exhibit(
-        name="dopri5 at 0.1",
-        about="a neural ODE on points, trained and solved by torchdiffeq at tolerance 0.1",
+        name="dopri5 at 0.5",
+        about="a neural ODE on points, trained and solved by torchdiffeq at tolerance 0.5",
         disease=("solver-reference",),
         brief=True,
         seed=51,
-        make=deployed(replace(LONG, width=32, method="dopri5", tolerance=0.1), **SMALL),
+        make=deployed(FAR, **SMALL),
     ),
     Exhibit(
-        name="bosh3 at 0.2",
-        about="a neural ODE on points, trained and solved by torchdiffeq at tolerance 0.2",
+        name="dopri5 at 0.5 on spirals",
+        about="the same on other points",
         disease=("solver-reference",),
         brief=True,
         seed=151,
-        make=deployed(replace(LONG, method="bosh3", tolerance=0.2), **SMALL),
+        make=deployed(replace(FAR, data="spirals"), **SMALL),
     ),
     Exhibit(
         name="dopri5 at 0.01",
