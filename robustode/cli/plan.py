@@ -53,16 +53,20 @@ def _show(found: Forecast) -> None:
     ]
     columns = ("model · attack", "attacked", "forwards", "backwards", "FLOP", "time", "at once", "memory")
     title = (
-        f"Prediction for {found.samples:,} samples in {found.units:,} units, from {found.measured:,} of them "
+        f"Prediction for {found.samples:,} samples in {_many(found.units, 'unit')}, from {found.measured:,} of them "
         "(95 % of the choice of samples in brackets)"
     )
     show_rows(title, columns, rows)
     totals = (_scale(found.total(name)) for name in ("forwards", "backwards", "flops"))
     say("In all: {} forward and {} backward rows, {}FLOP.".format(*totals))
     alone = found.clean + found.total("seconds")
-    many = f"{found.workers} worker{'s' if found.workers > 1 else ''} like this process ({found.threads} threads)"
+    many = f"{_many(found.workers, 'worker')} like this process ({_many(found.threads, 'thread')})"
     beside = "" if found.workers == 1 else f" (one after the other: {duration(alone)})"
     say(f"With {many}: {duration(found.seconds)}{beside}, at most {found.bytes / 10**6:,.0f} MB a process.")
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _passes(found: Estimate) -> str:

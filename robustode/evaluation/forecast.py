@@ -16,9 +16,8 @@ from robustode.evaluation.engines.bench import rows_of
 from robustode.evaluation.engines.tasks import groups_of
 from robustode.evaluation.events import Listener
 from robustode.evaluation.flops import flops_per_row
-from robustode.evaluation.footprint import fixed_bytes, footprint
-from robustode.evaluation.jobs import attacks_of
-from robustode.evaluation.judge import BATCH
+from robustode.evaluation.footprint import batch_in, fixed_bytes, footprint
+from robustode.evaluation.jobs import Ready, attacks_of
 from robustode.evaluation.peak import resident_bytes
 from robustode.evaluation.plan import Plan
 from robustode.evaluation.statistics import LEVEL, Estimate
@@ -125,8 +124,7 @@ def forecast(plan: Plan, *, workers: int = 1, memory: int | None = None, tell: L
                     bytes=resident + taken.bytes(together) - taken.fixed,
                 )
             )
-    judge = [footprint(one.planned.module, None, one.shards[0].x, samples) for one in found.ready]
-    judged = max(one.bytes(min(BATCH, count)) - one.fixed for one in judge)
+    judged = max(_judged(one, memory, samples, count) for one in found.ready)
     clean = sum(_line(found.sizes, times, count) for times in found.clean.values())
     return Forecast(
         samples=count,
@@ -139,6 +137,13 @@ def forecast(plan: Plan, *, workers: int = 1, memory: int | None = None, tell: L
         threads=torch.get_num_threads(),
         bytes=max([resident + judged, *(cost.bytes for cost in costs)]),
     )
+
+
+def _judged(one: Ready, memory: int | None, samples: int, count: int) -> int:
+    """The bytes that the judge takes beside what is there."""
+    module, x = one.planned.module, one.shards[0].x
+    size = footprint(module, None, x, samples)
+    return size.bytes(min(batch_in(memory, module, x, samples), count)) - size.fixed
 
 
 def _scaled(per_sample: np.ndarray, count: int) -> Estimate:

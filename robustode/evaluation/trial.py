@@ -63,27 +63,18 @@ def trial(plan: Plan, tell: Listener, memory: int | None = None) -> Trial:
         RobustODEError: whatever would end the run, too.
         RunError: an attack that fails on every sample, of whose cost nothing is known.
     """
-    small, large = (min(size, len(plan.data), plan.protocol.shard) for size in SIZES)
+    small, large = (min(size, len(plan.data)) for size in SIZES)
     _measure(_part(plan, small), lambda event: None, memory)
-    ready, clean, seconds, records = _measure(_part(plan, large), tell, memory)
-    again = (clean, seconds)
-    if small < large:
-        _, *again, _ = _measure(_part(plan, small), lambda event: None, memory)
-    forwards, backwards, attacked = {}, {}, {}
-    for name, rows in records.items():
-        forwards[name] = rows.groupby("sample")["forwards"].sum().to_numpy(dtype=float)
-        backwards[name] = rows.groupby("sample")["backwards"].sum().to_numpy(dtype=float)
-        untouched = rows["status"].isin([Status.MISCLASSIFIED.value, Status.SKIPPED.value])
-        attacked[name] = 1 - float(untouched.groupby(rows["sample"]).all().mean())
-        _check(name, rows[~untouched])
+    found = _measure(_part(plan, large), tell, memory)
+    again = _measure(_part(plan, small), lambda event: None, memory) if small < large else found
     return Trial(
         sizes=(small, large),
-        clean={label: (again[0][label], value) for label, value in clean.items()},
-        seconds={name: (again[1][name], value) for name, value in seconds.items()},
-        forwards=forwards,
-        backwards=backwards,
-        attacked=attacked,
-        ready=ready,
+        clean={label: (again.clean[label], value) for label, value in found.clean.items()},
+        seconds={name: (again.seconds[name], value) for name, value in found.seconds.items()},
+        forwards={name: _each(rows, "forwards") for name, rows in found.records.items()},
+        backwards={name: _each(rows, "backwards") for name, rows in found.records.items()},
+        attacked={name: _attacked(name, rows) for name, rows in found.records.items()},
+        ready=found.ready,
     )
 
 
@@ -94,10 +85,18 @@ def _part(plan: Plan, size: int) -> Plan:
     return replace(plan, data=data, protocol=plan.protocol.changed("plan", shard=size))
 
 
-def _measure(
-    plan: Plan, tell: Listener, memory: int | None
-) -> tuple[Sequence[Ready], dict[str, float], dict[Name, float], dict[Name, pd.DataFrame]]:
-    """Run a plan; return its models, the seconds of their clean answers and of the units, and the records of these."""
+@dataclass(frozen=True, kw_only=True)
+class _Measured:
+    """Models with their clean answers, the seconds of these and of the units, and the records of each unit."""
+
+    ready: Sequence[Ready]
+    clean: dict[str, float]
+    seconds: dict[Name, float]
+    records: dict[Name, pd.DataFrame]
+
+
+def _measure(plan: Plan, tell: Listener, memory: int | None) -> _Measured:
+    """Run a plan whose samples are one unit."""
     clean: dict[str, float] = {}
     seconds: dict[Name, float] = {}
     last = time.perf_counter()
@@ -120,11 +119,19 @@ def _measure(
         for model in plan.models:
             for attack, place in zip(attacks_of(plan), places_of(plan, [model], out), strict=True):
                 records[model.label, attack.name] = records_file.joined([shards.read_records(place)])
-    return ready, clean, seconds, records
+    return _Measured(ready=ready, clean=clean, seconds=seconds, records=records)
 
 
-def _check(name: Name, rows: pd.DataFrame) -> None:
-    failed = rows["status"] == Status.ERROR.value
-    if len(rows) and bool(failed.all()):
+def _each(rows: pd.DataFrame, column: str) -> np.ndarray:
+    """The sum of a column over the budgets, for each sample."""
+    return np.asarray(pd.Series(rows.groupby("sample")[column].sum()), dtype=float)
+
+
+def _attacked(name: Name, rows: pd.DataFrame) -> float:
+    """The share of the samples that an attack was started on."""
+    untouched = rows["status"].isin([Status.MISCLASSIFIED.value, Status.SKIPPED.value])
+    tried = rows.loc[~untouched]
+    if len(tried) and (tried["status"] == Status.ERROR.value).all():
         what = f"cost of '{name[1]}' on '{name[0]}'"
-        raise RunError(what, expected="an attack that runs", got=str(rows["message"].iloc[0]), fix="Leave it out.")
+        raise RunError(what, expected="an attack that runs", got=str(tried["message"].iloc[0]), fix="Leave it out.")
+    return tried["sample"].nunique() / rows["sample"].nunique()

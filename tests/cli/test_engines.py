@@ -75,6 +75,37 @@ def test_parts_and_report(folder):
     assert json.loads(Path("b/run.json").read_text())["status"] == "complete"
 
 
+def test_a_plan_is_a_prediction_and_leaves_nothing(folder):
+    before = sorted(Path().rglob("*"))
+    said = works(f"{EVAL} --out r --plan --engine ray --workers 3 --audit cheap").out  # ray need not be there
+    assert "Prediction for 20 samples in 1 unit, from 20 of them" in said
+    assert "With 3 workers like this process" in said
+    assert "Not in it: the audit (cheap), tables, figures and report. Nothing was written." in said
+    assert sorted(Path().rglob("*")) == before
+    document = works(f"{EVAL} --plan --shard 1/4 --json").json
+    assert (document["workers"], document["samples"], document["units"], document["measured"]) == (4, 20, 1, 20)
+    (cost,) = document["costs"]
+    works(f"{EVAL} --out r")
+    records = read_run("r").records
+    assert cost["forwards"]["value"] == document["forwards"] == records["forwards"].sum()
+    assert cost["attacked"] == records[records["status"] != "misclassified"]["sample"].nunique()
+    assert works("run quickstart --model s.safetensors --limit 12 --plan --json").json["samples"] == 12
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--plan --memory 100MB", "memory: expected at least 741 MB, for one sample of fgm-l2 on s, got 100 MB."),
+        ("--plan --engine proceses", "unknown engine: expected one of local, processes, ray, got 'proceses'."),
+        ("--plan --device gpu", "unknown device"),
+    ],
+)
+def test_a_plan_refuses_what_the_run_would(folder, options, message):
+    assert refused(f"{EVAL} {options}").startswith(message)
+
+
 def test_a_study_refuses_engines(folder):
+    message = refused("run paper --plan")
+    assert message.startswith("--plan: expected a protocol")
     message = refused("run paper --engine processes")
     assert message.startswith("--engine: expected a protocol")

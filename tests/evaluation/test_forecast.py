@@ -1,0 +1,178 @@
+"""Predicted passes, operations, time and memory against closed forms and against the run itself."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from robustode.errors import RunError
+from robustode.evaluation.flops import flops_per_row
+from robustode.evaluation.forecast import _line, _makespan, _scaled, forecast
+from robustode.models.resnet import ResNet
+from tests.evaluation.problem import affine, forms, plan_of
+from tests.evaluation.runs import BUDGETS, run
+from tests.problems import random_affine, random_conv_snode, random_points, random_snode
+
+
+def test_operations_of_a_dense_snode_are_those_of_its_products():
+    for activation, method, stages in (("tanh", "euler", 1), ("relu", "rk4", 4)):
+        model = random_snode(activation=activation, method=method, steps=12)
+        forward, backward = flops_per_row(model, random_points((1, 3, 4), 1))
+        assert forward == 2 * 12 * 12 * 12 * stages
+        assert backward == forward
+
+
+def test_operations_of_other_models():
+    x = random_points((2, 4, 6), 1)
+    model = random_conv_snode(method="euler", steps=5)
+    forward, backward = flops_per_row(model, x)
+    assert forward == 5 * 2 * 4 * 4 * 9 * 24  # channels², offsets, positions
+    assert backward == forward
+    net = ResNet(input_shape=(1, 8, 8), classes=3, width=4).eval()
+    forward, backward = flops_per_row(net, torch.rand(1, 1, 8, 8))
+    assert 0.5 * forward < backward <= 1.5 * forward  # with respect to the input alone
+    assert flops_per_row(random_affine(classes=3), random_points((1, 3, 4), 1)) == (2 * 12 * 3, 2 * 12 * 3)
+
+
+@pytest.mark.parametrize("size", [1, 10, 64, 500, 10**6])
+def test_a_line_through_two_sizes(size):
+    assert _line((16, 64), (1.0 + 0.25 * 16, 1.0 + 0.25 * 64), size) == pytest.approx(1.0 + 0.25 * size)
+    assert _line((16, 64), (9.0, 8.0), size) == pytest.approx(size / 8)  # more samples in less time: in proportion
+    assert _line((16, 64), (1.0, 100.0), size) == pytest.approx(size * 100 / 64)  # never less than nothing at 0
+    assert _line((30, 30), (3.0, 3.0), size) == pytest.approx(size / 10)
+
+
+def test_makespan():
+    assert _makespan([3.0, 1.0, 2.0, 2.0], 1) == 8.0
+    assert _makespan([3.0, 1.0, 2.0, 2.0], 2) == 4.0
+    assert _makespan([3.0, 1.0, 2.0, 2.0], 9) == 3.0
+    assert _makespan([], 2) == 0.0
+    # Graham's bound for the longest first: at most 4/3 − 1/(3m) of the best, found here by trying all
+    times, m = [5.0, 5.0, 4.0, 4.0, 3.0, 3.0, 3.0], 3
+    best = min(
+        max(sum(t for t, w in zip(times, who, strict=True) if w == i) for i in range(m))
+        for who in itertools.product(range(m), repeat=len(times))
+    )
+    assert best <= _makespan(times, m) <= (4 / 3 - 1 / (3 * m)) * best + 1e-9
+
+
+def test_the_interval_of_the_passes_covers_the_total_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    population = rng.gamma(2.0, 10.0, size=300)
+    hits = 0
+    for _ in range(400):
+        found = _scaled(rng.permutation(population)[:64], 300)
+        hits += found.lo <= population.sum() <= found.hi
+    assert 0.91 < hits / 400 < 0.98
+    assert _scaled(population, 300).lo == pytest.approx(population.sum())  # all were measured
+    assert _scaled(population[:1], 300).lo is None
+
+
+def test_a_forecast_beside_its_run(suite, tmp_path):
+    model, data = affine(n=100)
+    plan = plan_of(model, data, attacks=suite, budgets=BUDGETS, shard=25)
+    found = forecast(plan, workers=2)
+    done = run(plan, tmp_path / "run")
+    records = done.records
+    assert (found.samples, found.units, found.measured) == (100, 24, 64)
+    for cost in found.costs:
+        rows = records[records["attack"] == cost.attack]
+        for name in ("forwards", "backwards"):
+            passes, said = float(rows[name].sum()), getattr(cost, name).value
+            assert said == pytest.approx(passes, rel=0.25, abs=1)
+        tried = rows[rows["status"] != "misclassified"]["sample"].nunique()
+        assert cost.attacked == pytest.approx(tried, rel=0.1)
+    pgd = next(cost for cost in found.costs if cost.attack == "pgd-foolbox-linf")
+    per_row = 2 * 12 * model.classes
+    assert pgd.flops == pytest.approx((pgd.forwards.value + pgd.backwards.value) * per_row)
+    assert 0 < found.seconds < found.clean + found.total("seconds")
+    assert found.seconds > found.clean + found.total("seconds") / 2.001
+
+
+def test_nothing_is_left_to_guess_where_all_samples_are_measured(plan, tmp_path):
+    found, records = forecast(plan), run(plan, tmp_path / "run").records
+    for cost in found.costs:
+        rows = records[records["attack"] == cost.attack]
+        assert cost.attacked == rows[rows["status"] != "misclassified"]["sample"].nunique()
+        if not cost.attack.startswith("sensitivity"):  # whose batches have other coarse searches
+            assert cost.forwards.value == pytest.approx(rows["forwards"].sum())
+        assert cost.forwards.lo == pytest.approx(cost.forwards.value)
+
+
+def test_a_cascade_costs_what_is_left_standing(tmp_path):
+    model, data = affine(n=100)
+    whole = forecast(plan_of(model, data, attacks="standard-l2", budgets={"l2": BUDGETS["l2"]}))
+    plan = plan_of(model, data, attacks="strong-l2", budgets={"l2": BUDGETS["l2"]})
+    cascade = forecast(plan)
+    records = run(plan, tmp_path / "run").records
+    passes = float(records["forwards"].sum() + records["backwards"].sum())
+    assert cascade.total("forwards") + cascade.total("backwards") == pytest.approx(passes, rel=0.25)
+    assert min(cost.attacked for cost in cascade.costs) < min(cost.attacked for cost in whole.costs)
+
+
+def test_an_attack_that_always_fails_has_no_cost(tmp_path):
+    folder = forms(tmp_path)
+    model, data = affine()
+    (folder / "bad.py").write_text("def fn(model, x, y, *, norm, eps, generator):\n    raise ValueError('not today')\n")
+    plan = plan_of(model, data, attacks=f"python:{folder / 'bad.py'}:fn", norms=["l2"], budgets={"l2": [0.1]})
+    with pytest.raises(RunError, match=r"expected an attack that runs, got .*not today.* Leave it out"):
+        forecast(plan)
+
+
+SCRIPT = """
+import sys
+import torch
+from torch import nn
+from robustode.data import Data
+from robustode.evaluation.engines.options import Engine
+from robustode.evaluation.forecast import forecast
+from robustode.evaluation.plan import make_plan
+from robustode.evaluation.protocol import build_protocol
+from robustode.evaluation.runner import execute
+import robustode as ro
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+memory = int(sys.argv[2]) or None
+module = nn.Sequential(nn.Conv2d(1, 128, 3, padding=1), nn.Tanh(), nn.Conv2d(128, 8, 3), nn.Tanh(), nn.Flatten(),
+                       nn.Linear(8 * 26 * 26, 3)).requires_grad_(False)
+model = ro.wrap(module.eval(), bounds=(0.0, 1.0), classes=3, input_shape=(1, 28, 28))
+x = torch.rand(400, 1, 28, 28)
+with torch.no_grad():
+    y = torch.cat([model(part).argmax(1) for part in x.split(16)])
+data = Data(name="toy", split="test", x=x, y=y, index=torch.arange(400), bounds=(0.0, 1.0), classes=3, caption="")
+values = {"models": [{"model": "m"}], "attacks": "fgm-l2", "budgets": {"l2": [0.5]}, "allow_low_accuracy": True}
+plan = make_plan(build_protocol(values, "test"), data=data, modules=[model])
+if sys.argv[1] == "plan":
+    print(forecast(plan, memory=memory).bytes)
+else:
+    run = execute(plan, __import__("pathlib").Path(sys.argv[3]), command="test", engine=Engine(memory=memory))
+    print(run.meta["engine"]["peak_bytes"])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads memory as Linux gives it")
+@pytest.mark.parametrize("budget", [0, 900 * 10**6])
+def test_predicted_memory_is_within_a_quarter_of_the_peak(budget, tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+
+    def said(what):
+        words = [sys.executable, str(tmp_path / "script.py"), what, str(budget), str(tmp_path / "run")]
+        done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120)
+        return int(done.stdout.split()[-1])
+
+    predicted, peak = said("plan"), said("run")
+    assert peak * 0.75 < predicted < peak * 1.25, (predicted, peak)
+
+
+def test_unknown_operations_are_said_to_be_unknown(plan):
+    found = forecast(plan)
+    assert math.isnan(replace(found, costs=(replace(found.costs[0], flops=math.nan),)).total("flops"))
