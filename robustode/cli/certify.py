@@ -46,6 +46,7 @@ def certify_command(
     output: options.Output = None,
     seed: options.Seed = 0,
     device: options.Device = "cpu",
+    dtype: options.DType = None,
     shard: options.Shard = 500,
     allow_low_accuracy: options.AllowLowAccuracy = False,
     resume: options.Resume = False,
@@ -64,7 +65,7 @@ def certify_command(
     from robustode.evaluation.protocol import build_protocol
     from robustode.models import peek
 
-    extra = options.module_options(arch, bounds, classes, input_shape, mean, std, normalise, output)
+    extra = options.module_options(arch, bounds, classes, input_shape, mean, std, normalise, output, dtype)
     values: dict[str, Any] = {
         "models": [{"model": one, **extra} for one in model],
         "data": data,

@@ -62,6 +62,7 @@ def eval_command(
     output: options.Output = None,
     seed: options.Seed = 0,
     device: options.Device = "cpu",
+    dtype: options.DType = None,
     shard: Annotated[str | None, typer.Option("--shard", metavar="N|i/N", help=SHARD_HELP)] = None,
     engine: options.EngineName = "local",
     workers: options.Workers = None,
@@ -102,7 +103,7 @@ def eval_command(
         raise OptionError("--certify-methods", expected="--certify beside it", got="none")
     params, (size, part) = options.params_of(param), size_and_part(shard)
     how = None if plan else engine_of(engine, workers, address, memory)
-    extra = options.module_options(arch, bounds, classes, input_shape, mean, std, normalise, output)
+    extra = options.module_options(arch, bounds, classes, input_shape, mean, std, normalise, output, dtype)
     values: dict[str, Any] = {
         "models": [{"model": one, **extra} for one in model],
         "data": data,

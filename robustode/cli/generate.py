@@ -52,6 +52,7 @@ def generate_command(
     output: options.Output = None,
     seed: options.Seed = 0,
     device: options.Device = "cpu",
+    dtype: options.DType = None,
     shard: options.Shard = 500,
     allow_low_accuracy: options.AllowLowAccuracy = False,
     resume: options.Resume = False,
@@ -81,7 +82,7 @@ def generate_command(
     if len(cards) != 1:
         got = ", ".join(card.name for card in cards) or "none"
         raise AttackError("--attack", expected="one card", got=got, fix="Name one of them, or choose with --norm.")
-    extra = options.module_options(arch, bounds, classes, input_shape, mean, std, normalise, output)
+    extra = options.module_options(arch, bounds, classes, input_shape, mean, std, normalise, output, dtype)
     values = {
         "models": [{"model": model, **extra}],
         "data": data,

@@ -48,6 +48,10 @@ Limit = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", callback=at_least(0), help="Seed of every random draw.")]
 Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or mps.")]
+DType = Annotated[
+    str | None,
+    typer.Option("--dtype", metavar="DTYPE", help="float32 or float64: what the models compute in; default their own."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Eps = Annotated[
     list[str] | None,
@@ -196,6 +200,7 @@ def module_options(
     std: str | None,
     normalise: str | None,
     output: str | None,
+    dtype: str | None,
 ) -> dict[str, Any]:
     """Return the options of a user's own module as fields of `ModelEntry`, without those not given.
 
@@ -219,6 +224,7 @@ def module_options(
         "std": numbers("--std", std),
         "normalise": normalise,
         "output": output,
+        "dtype": dtype,
     }
     return {key: value for key, value in values.items() if value is not None}
 

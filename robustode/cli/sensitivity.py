@@ -55,6 +55,7 @@ def sensitivity_command(
     output: options.Output = None,
     seed: options.Seed = 0,
     device: options.Device = "cpu",
+    dtype: options.DType = None,
     force: options.Force = False,
     data_root: options.DataRoot = None,
     json_: options.Json = False,
@@ -77,7 +78,7 @@ def sensitivity_command(
 
     _check_options(sample, limit, direction, norm)
     _check_files(out, csv, force)
-    extra = options.module_options(arch, bounds, classes, input_shape, mean, std, normalise, output)
+    extra = options.module_options(arch, bounds, classes, input_shape, mean, std, normalise, output, dtype)
     values: dict[str, Any] = {
         "models": [{"model": model, **extra}],
         "data": data,

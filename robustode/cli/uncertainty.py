@@ -45,6 +45,7 @@ def uncertainty_command(
     output: options.Output = None,
     seed: options.Seed = 0,
     device: options.Device = "cpu",
+    dtype: options.DType = None,
     allow_low_accuracy: options.AllowLowAccuracy = False,
     resume: options.Resume = False,
     force: options.Force = False,
@@ -61,7 +62,7 @@ def uncertainty_command(
     from robustode.evaluation.protocol import build_protocol
     from robustode.models import peek
 
-    extra = options.module_options(arch, bounds, classes, input_shape, mean, std, normalise, output)
+    extra = options.module_options(arch, bounds, classes, input_shape, mean, std, normalise, output, dtype)
     noise: dict[str, Any] = {"sigma": sigma, "weights": weights, "draws": draws, "drawn": drawn}
     values: dict[str, Any] = {
         "models": [{"model": one, **extra} for one in model],

@@ -30,6 +30,7 @@ def verify_command(
     normalise: options.Normalise = None,
     output: options.Output = None,
     device: options.Device = "cpu",
+    dtype: options.DType = None,
     data_root: options.DataRoot = None,
     json_: options.Json = False,
 ) -> None:
@@ -45,7 +46,7 @@ def verify_command(
 
     finished = read_run(run)
     facts = finished.meta["models"][0]
-    extra = options.module_options(arch, bounds, classes, input_shape, mean, std, normalise, output)
+    extra = options.module_options(arch, bounds, classes, input_shape, mean, std, normalise, output, dtype)
     import torch
 
     sample = torch.full((1, *facts["input_shape"]), float(facts["bounds"][0]))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from robustode.attacks.norms import ball_tolerance, distance, per_sample
+from robustode.evaluation.precision import full_precision
 from robustode.models.base import Classifier
 
 AGREE = 1e-4  # largest difference of logits between a batch and its samples alone, for batches to be used
@@ -81,9 +82,10 @@ class Judge:
         """Whether batches give the same as samples alone; None while that is not known."""
         return self._batches
 
+    @full_precision()
     @torch.no_grad()
     def logits(self, x: Tensor) -> Tensor:
-        """Return the logits (batch, classes) of each sample as it would be answered alone.
+        """Return the logits (batch, classes) of each sample as it would be answered alone, in full precision.
 
         Where batches are used, samples whose two largest logits are so near that the batch could decide between them,
         as at the points of a minimal-norm attack, are asked alone all the same: 16 of each batch that are

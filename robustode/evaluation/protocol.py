@@ -63,6 +63,7 @@ class ModelEntry(BaseModel):
     std: tuple[Number, ...] | None = None
     normalise: str | None = None
     output: str | None = None
+    dtype: Literal["float32", "float64"] | None = None
 
     @field_validator("bounds")
     @classmethod

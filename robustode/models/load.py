@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustode.errors import ModelError
+from robustode.errors import ModelError, OptionError, unknown
 from robustode.models.checkpoint import KEY, Header, load_checkpoint, read_header
 from robustode.models.device import resolve_device
 from robustode.models.factory import PREFIX, load_factory
@@ -20,6 +20,7 @@ from robustode.models.wrap import WrappedModel, refuse, wrap
 from robustode.models.zoo import zoo_file, zoo_names
 
 ZOO = "zoo:"
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 def load_model(
@@ -34,6 +35,7 @@ def load_model(
     normalise: str | None = None,
     output: str | None = None,
     device: str | torch.device | None = None,
+    dtype: str | None = None,
     sample: Tensor | None = None,
     default_bounds: Sequence[float] | None = None,
 ) -> nn.Module:
@@ -48,20 +50,25 @@ def load_model(
         bounds, classes, input_shape, mean, std, output: as in `wrap`; only for models that are not RobustODE's own.
         normalise: "mnist", "fashion-mnist", "cifar10" or "imagenet" in place of mean and std.
         device: "auto", "cpu", "cuda" or "mps"; None is the CPU, or where a module passed as an object is.
+        dtype: "float32" or "float64", in which the model computes from then on; None leaves it as it is.
         sample: one sample (1, *input_shape) of the data.
         default_bounds: bounds of the data, used if neither `bounds` nor the module says.
 
     Raises:
         ModelError: the model cannot be found, read, built or used as a classifier.
-        OptionError: the device is unknown or not there.
+        OptionError: the device is unknown or not there, or the dtype is another.
     """
     place = None if device is None else resolve_device(device)
+    if dtype is not None and dtype not in DTYPES:
+        raise unknown("dtype", dtype, DTYPES, OptionError)
     facts = {"bounds": bounds, "classes": classes, "input_shape": input_shape}
     options: dict[str, Any] = {**facts, "mean": mean, "std": std, "output": output}
     given = [name for name, value in {**options, "normalise": normalise}.items() if value is not None]
     module, notes = _build(spec, arch, given)
     if place is not None:
         module.to(place)
+    if dtype is not None:
+        module.to(DTYPES[dtype])
     if normalise is not None:
         options["mean"], options["std"] = _preset(normalise, mean, std)
     if bounds is None and getattr(module, "bounds", None) is None:
