@@ -91,11 +91,11 @@ def jobs(args: argparse.Namespace) -> list[dict[str, Any]]:
 def summary(table: pd.DataFrame) -> str:
     """Return what the table says, as Markdown."""
     lines = ["| | samples | workers | wall, s | attack, s | overhead | passes | peak, MB |", "| --- " * 8 + "|"]
-    for row in table.itertuples():
-        own = row.wall * (row.workers if row.workers == row.workers else 1)
+    for row in table.fillna({"workers": 0}).itertuples():
+        own = row.wall * max(1, row.workers)
         share = f"{own / row.attack_seconds - 1:.1%}" if row.attack_seconds == row.attack_seconds else ""
         attack = f"{row.attack_seconds:.1f}" if share else ""
-        workers = f"{row.workers:.0f}" if row.workers == row.workers else ""
+        workers = f"{row.workers:.0f}" if row.workers else ""
         lines.append(
             f"| {row.what} | {row.samples:,} | {workers} | {row.wall:.1f} | {attack} | {share} | {row.passes:,.0f} | "
             f"{row.bytes / 1e6:,.0f} |"

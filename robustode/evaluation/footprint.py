@@ -14,6 +14,7 @@ from robustode.evaluation.judge import BATCH
 from robustode.evaluation.stored import Stored
 from robustode.models.base import Classifier
 from robustode.sensitivity.linearise import FusedLinearisation, linearise
+from robustode.solvers.tape import ROWS as ROWS_TOGETHER
 from robustode.solvers.tape import TAPE_BYTES
 
 PROCESS = 740 * 10**6  # bytes of Python, torch and the libraries with nothing computed yet, at the most seen
@@ -91,8 +92,9 @@ def stored_bytes(model: Classifier, x: Tensor) -> tuple[int, bool]:
     linear = linearise(model, x)
     if isinstance(linear, FusedLinearisation):
         return linear.stored_bytes, True
+    least = ROWS_TOGETHER if getattr(model, "solver", None) is not None else 1  # it fills batches up to such a number
     sizes = []
-    for rows in (1, 2):
+    for rows in (least, 2 * least):
         kept: dict[int, int] = {}
 
         def keep(tensor: Tensor, kept: dict[int, int] = kept) -> Tensor:
@@ -104,7 +106,7 @@ def stored_bytes(model: Classifier, x: Tensor) -> tuple[int, bool]:
             answer = model(x.expand(rows, *x.shape[1:]).clone().requires_grad_(True))
         sizes.append(sum(kept.values()))
         del answer
-    return AGAIN * max(0, sizes[1] - sizes[0]), False
+    return AGAIN * max(0, sizes[1] - sizes[0]) // least, False
 
 
 def fixed_bytes(data: Tensor) -> int:

@@ -88,6 +88,7 @@ def drive(
         keep: called with each finished unit.
     """
     out, times, peak = Driven(), Counter(), 0
+    failed: dict[Task, str] = {}
     waiting = [(group[0].number, tuple(group)) for group in groups]
     heapq.heapify(waiting)
     flying: dict[int, tuple[Task, ...]] = {}
@@ -110,9 +111,10 @@ def drive(
             rest = group
         else:
             often = f", {1 + times[task.number]} times" if times[task.number] else ""
-            out.failed[task.words] = f"{answer.error}{often}"
-            out.failed.update({one.words: f"it waits for {task.name}, which failed" for one in group[1:]})
+            failed[task] = f"{answer.error}{often}"
+            failed.update({one: f"it waits for {task.name}, which failed" for one in group[1:]})
             rest = ()
         if rest:
             heapq.heappush(waiting, (rest[0].number, rest))
-    return replace(out, peak=peak)
+    in_order = sorted(failed, key=lambda one: one.number)  # not as workers happened to end
+    return replace(out, peak=peak, failed={one.words: failed[one] for one in in_order})

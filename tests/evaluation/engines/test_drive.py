@@ -117,6 +117,11 @@ def test_what_waits_for_a_unit_that_failed_fails_with_it():
     assert out.failed["m · a3 · shard 0"] == "it waits for a0, which failed"
 
 
+def test_failed_units_are_named_in_their_order_however_they_end():
+    out, _ = driven(single(12), Pool(12, {number: ["no"] for number in (0, 2, 10)}, last=0))
+    assert list(out.failed) == ["m · a0 · shard 0", "m · a2 · shard 0", "m · a10 · shard 0"]
+
+
 def test_what_stops_the_driver_goes_on_its_way():
     def full(one, unit):
         raise OSError("disk")

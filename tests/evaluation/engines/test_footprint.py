@@ -50,6 +50,19 @@ def test_what_autograd_keeps_is_measured_without_the_weights():
     assert stored_bytes(model, torch.rand(1, 12)) == (AGAIN * 40 * 4, False)
 
 
+@pytest.mark.parametrize(
+    ("backend", "method"), [("torchode", "heun"), ("torchode", "dopri5"), ("torchdiffeq", "bosh3")]
+)
+def test_what_an_adaptive_solve_keeps_is_measured_though_it_fills_its_batches(backend, method):
+    """At least one state of 64 features for every evaluation; 16 like samples take the steps of one."""
+    model = SNODE(seed=0, input_shape=(64,), classes=3, bounds=(0.0, 1.0), steps=7, knots=7).double()
+    model = model.with_solver(method=method, backend=backend, rtol=1e-4, atol=1e-4)
+    kept, fused = stored_bytes(model, torch.rand(1, 64).double())
+    evaluations = int(model.last_nfe[0])
+    assert not fused
+    assert AGAIN * evaluations * 64 * 8 < kept < 20 * AGAIN * evaluations * 64 * 8
+
+
 def test_a_footprint_has_all_of_it():
     model, data = affine()
     (own,), (other,) = resolve("sensitivity-l2"), resolve("fgm-l2")

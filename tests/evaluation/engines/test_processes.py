@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 TWO = Engine(name="processes", workers=2)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, 2, 4])
 def test_the_records_are_those_of_one_process(hazards, whole, tmp_path, workers):
     events = []
     made = run(hazards[1], tmp_path / "a", engine=Engine(name="processes", workers=workers), listen=events.append)

@@ -29,17 +29,17 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray", "ignor
 
 @pytest.fixture(scope="module")
 def started() -> Iterator[None]:
-    """A cluster of this machine with two cores, to which the runs of a module connect."""
+    """A cluster of this machine with four cores, or so it is told, to which the runs of a module connect."""
     ray = pytest.importorskip("ray")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         yield
         ray.shutdown()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, 2, 4])
 @pytest.mark.usefixtures("started")
 def test_the_records_are_those_of_one_process(hazards, whole, tmp_path, workers):
     events = []
