@@ -29,7 +29,9 @@ def train_command(
     recipe: Annotated[
         str,
         typer.Option(
-            "--recipe", metavar="NAME", help="best; certified: large certified radii; paper: the paper's set-up."
+            "--recipe",
+            metavar="NAME",
+            help="best, adversarial, large, large-adversarial, certified (large certified radii) or paper.",
         ),
     ] = "best",
     set_: Annotated[

@@ -16,6 +16,7 @@ from robustode.data.dataset import Data
 from robustode.models.base import parameters_like
 from robustode.models.snode import SNODE
 from robustode.training.adversarial import batch_generator
+from robustode.training.augment import flipped_and_shifted
 from robustode.training.measure import evaluate
 from robustode.training.partial import save_partial
 from robustode.training.result import Diverged, Progress, TrainingResult
@@ -159,8 +160,12 @@ class Loop:
     def _step(self, part: Tensor, epoch: int, number: int) -> BatchReport:
         device, dtype = parameters_like(self.model)
         x, y = self.data.x[part].to(device, dtype), self.data.y[part].to(device)
+        draws = batch_generator(self.seed, epoch, number)
+        if (shift := getattr(self.config, "augment", None)) is not None:
+            classifier: Any = self.model
+            x = flipped_and_shifted(x, shift, float(classifier.bounds[0]), draws)
         if self.config.adversary is not None:
-            x = self.config.adversary.perturb(self.model, x, y, batch_generator(self.seed, epoch, number))
+            x = self.config.adversary.perturb(self.model, x, y, draws)
         return self.trainer.step(x, y)
 
     def _checked(self, report: BatchReport) -> BatchReport:

@@ -120,7 +120,12 @@ _CONVOLUTIONAL_SNODES = (
     Recipe(arch="conv-snode", data="fashion-mnist14", model=_CONV, optimiser=_LARGE_ADAM),
     Recipe(arch="conv-snode", data="mnist", model={"patch": 2, **_CONV}, optimiser=_LARGE_ADAM),
     Recipe(arch="conv-snode", data="fashion-mnist", model={"patch": 2, **_CONV}, optimiser=_LARGE_ADAM),
-    Recipe(arch="conv-snode", data="cifar10", model={"patch": 2, "channels": 24, **_CONV}, optimiser=_LARGE_ADAM),
+    Recipe(
+        arch="conv-snode",
+        data="cifar10",
+        model={"patch": 2, "channels": 24, **_CONV},
+        optimiser=_LARGE_ADAM.replace(epochs=6),
+    ),
 )
 _TWINS = (
     Recipe(arch="layered", model={"steps": 15, **_CENTRED}, optimiser=_SMALL_SGD),
@@ -139,6 +144,7 @@ _CONVOLUTIONAL = (
     Recipe(arch="resnet", data="fashion-mnist14", model=_STAGES, optimiser=_LARGE_RESNET),
     Recipe(arch="resnet", data="mnist", model=_STAGES, optimiser=_LARGE_RESNET.replace(epochs=2)),
     Recipe(arch="resnet", data="fashion-mnist", model=_STAGES, optimiser=_LARGE_RESNET.replace(epochs=2)),
+    Recipe(arch="resnet", data="cifar10", model=_STAGES, optimiser=_SMALL_RESNET.replace(epochs=6)),
 )
 # The reference set-up of arXiv 2205.13933, whatever the data.
 PAPER = Recipe(
@@ -163,6 +169,32 @@ _CERTIFIED = (
     Recipe(arch="snode", data="mnist14", model={"steps": 15}, optimiser=_LARGE_CERTIFIED),
     Recipe(arch="snode", data="fashion-mnist14", model={"steps": 15}, optimiser=_LARGE_CERTIFIED),
 )
+# Adversarial training by one random step, where two cores must do: Wong et al., arXiv 2001.03994. For images in [0, 1].
+_ONE_STEP = Adversary(attack="pgd", norm="linf", eps=4 / 255, steps=1, step_size=5 / 255)
+_ADVERSARIAL = (
+    Recipe(arch="conv-snode", model=_CONV, optimiser=_LARGE_ADAM.replace(epochs=6, adversary=_ONE_STEP)),
+    Recipe(
+        arch="conv-snode",
+        data="cifar10",
+        model={"patch": 2, "channels": 24, **_CONV},
+        optimiser=_LARGE_ADAM.replace(epochs=6, adversary=_ONE_STEP),
+    ),
+    Recipe(arch="resnet", model=_STAGES, optimiser=_SMALL_RESNET.replace(epochs=6, adversary=_ONE_STEP)),
+)
+# For one GPU: 0.6 and 0.7 million parameters, 0.3 and 0.2 GFLOP a forward row of 32×32×3.
+_PGD7 = Adversary(attack="pgd", norm="linf", eps=8 / 255, steps=7, step_size=2 / 255)
+_WIDE_SNODE = {"patch": 2, "channels": 64, **_CONV, "steps": 16}
+_WIDE_RESNET = {"width": 32, "blocks": (2, 2, 2)}
+_GPU_ADAM = SGDConfig(method="adam", epochs=30, batch=250, learning_rate=0.005, augment=4)
+_GPU_SGD = SGDConfig(epochs=30, batch=250, learning_rate=0.2, weight_decay=5e-4, augment=4)
+_LARGE = (
+    Recipe(arch="conv-snode", model=_WIDE_SNODE, optimiser=_GPU_ADAM),
+    Recipe(arch="resnet", model=_WIDE_RESNET, optimiser=_GPU_SGD),
+)
+_LARGE_ADVERSARIAL = (
+    Recipe(arch="conv-snode", model=_WIDE_SNODE, optimiser=_GPU_ADAM.replace(adversary=_PGD7)),
+    Recipe(arch="resnet", model=_WIDE_RESNET, optimiser=_GPU_SGD.replace(adversary=_PGD7)),
+)
 
 
 def _by_name(*recipes: Recipe) -> dict[tuple[str, str | None], Recipe]:
@@ -170,7 +202,14 @@ def _by_name(*recipes: Recipe) -> dict[tuple[str, str | None], Recipe]:
 
 
 RECIPES = _by_name(*_SNODES, *_CONVOLUTIONAL_SNODES, *_TWINS, *_CONVOLUTIONAL)
-NAMED = {"best": RECIPES, "certified": _by_name(*_CERTIFIED), "paper": _by_name(PAPER)}
+NAMED = {
+    "best": RECIPES,
+    "adversarial": _by_name(*_ADVERSARIAL),
+    "large": _by_name(*_LARGE),
+    "large-adversarial": _by_name(*_LARGE_ADVERSARIAL),
+    "certified": _by_name(*_CERTIFIED),
+    "paper": _by_name(PAPER),
+}
 
 
 def recipe(arch: str, data_name: str | None = None, name: str = "best") -> Recipe:
@@ -179,8 +218,9 @@ def recipe(arch: str, data_name: str | None = None, name: str = "best") -> Recip
     Args:
         arch: the architecture.
         data_name: name of the data; the fallback is returned for data that it does not know.
-        name: "best" for the best known one, "certified" for large certified radii, "paper" for the reference set-up of
-            the paper (both sNODE only).
+        name: "best" for the best known one; "adversarial" for robust images in [0, 1], "large" and "large-adversarial"
+            for networks and trainings that want a GPU (convolutional sNODE and ResNet); "certified" for large certified
+            radii, "paper" for the reference set-up of the paper (both sNODE only).
 
     Raises:
         TrainingError: the architecture or the name is unknown, or the architecture has no recipe of that name.

@@ -39,6 +39,8 @@ class SGDConfig:
             the L2 gradient); None takes the Euclidean gradient as it is. For sNODE and layered models only.
         averaging: time constant of the running mean of the weights, in epochs; 0 keeps the last weights.
         cost: the cost; μ₃, μ₄ and μ₅ for sNODE and layered models only.
+        augment: images are flipped left to right half of the time and shifted by up to so many pixels, ≥ 0; None leaves
+            them as they are.
         adversary: what every mini-batch is attacked by before the step on it; None for training on clean data.
 
     Raises:
@@ -55,6 +57,7 @@ class SGDConfig:
     length: float | None = None
     averaging: float = 0.0
     cost: Cost = field(default_factory=Cost)
+    augment: int | None = None
     adversary: Adversary | None = None
 
     def __post_init__(self) -> None:
@@ -68,6 +71,8 @@ class SGDConfig:
         check_number("averaging", self.averaging)
         if self.length is not None:
             check_number("length", self.length)
+        if self.augment is not None:
+            check_number("augment", self.augment, whole=True)
         check_adversary(self.adversary)
 
     @property
@@ -83,6 +88,10 @@ class SGDConfig:
     def trainer(self, model: nn.Module, batches: int) -> SGD:
         """Start training a module by `batches` mini-batches in all."""
         check_depth(model, self.cost)
+        shape = tuple(getattr(model, "input_shape", ()))
+        if self.augment is not None and len(shape) != 3:
+            expected, fix = "images (channels, height, width)", "Leave augment out."
+            raise TrainingError("augment", expected=expected, got=f"inputs of shape {shape}", fix=fix)
         if self.length is not None and not isinstance(model, SNODE):
             fix = "Leave length out."
             raise TrainingError(

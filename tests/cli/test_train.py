@@ -125,7 +125,8 @@ def test_the_header_has_the_learning_curves_without_seconds(here):
         ("--validation 150", "samples held out of data 'digits': expected a whole number from 1 to 149"),
         (
             "--recipe papper",
-            "unknown recipe: expected one of best, certified, paper, got 'papper'. Did you mean 'paper'",
+            "unknown recipe: expected one of adversarial, best, certified, large, large-adversarial, paper, "
+            "got 'papper'. Did you mean 'paper'",
         ),
         ("--curves c.pdf", "figure 'c.pdf': expected a name ending in .svg or .png, got '.pdf'. Write c.svg or c.png."),
         ("--resume", "unfinished training 'a.partial.pt': expected the file that a stopped training left, got no such"),

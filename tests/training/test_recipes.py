@@ -11,7 +11,8 @@ from robustode.data import load_data
 from robustode.errors import ModelError, TrainingError
 from robustode.models.checkpoint import load_checkpoint, read_header, save_checkpoint
 from robustode.models.registry import ARCHITECTURES
-from robustode.training import RECIPES, NCGConfig, Recipe, SGDConfig, build, fit, provenance, recipe
+from robustode.training import NCGConfig, Recipe, SGDConfig, build, fit, provenance, recipe
+from robustode.training.recipes import NAMED
 from tests.training.problems import data
 
 
@@ -24,9 +25,13 @@ def test_every_architecture_has_a_fallback_and_digits():
     assert isinstance(recipe("layered", "digits").optimiser, SGDConfig)
 
 
-@pytest.mark.parametrize("key", RECIPES, ids=lambda key: f"{key[0]}-{key[1]}")
+EVERY = [(name, *key) for name, table in NAMED.items() for key in table if name != "paper"]
+
+
+@pytest.mark.parametrize("key", EVERY, ids=lambda key: "-".join(map(str, key)))
 def test_every_recipe_builds_a_network_that_its_optimiser_trains(key):
-    found = RECIPES[key]
+    name, *key = key
+    found = NAMED[name][tuple(key)]
     shapes = {
         "mnist": (1, 28, 28),
         "fashion-mnist": (1, 28, 28),
@@ -42,6 +47,20 @@ def test_every_recipe_builds_a_network_that_its_optimiser_trains(key):
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
     assert any(not torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
     found.optimiser.trainer(model, 10)
+
+
+def test_adversarial_recipes_differ_from_the_plain_ones_by_their_adversary():
+    for arch in ("conv-snode", "resnet"):
+        for plain, robust in (("best", "adversarial"), ("large", "large-adversarial")):
+            first, second = (recipe(arch, "cifar10", name) for name in (plain, robust))
+            assert first.optimiser.adversary is None
+            assert second.optimiser.adversary.norm == "linf"
+            assert (first.model, first.optimiser) == (second.model, second.optimiser.replace(adversary=None))
+    sizes = {
+        arch: sum(p.numel() for p in build(recipe(arch, "cifar10", "large"), data(shape=(3, 32, 32))).parameters())
+        for arch in ("conv-snode", "resnet")
+    }
+    assert max(sizes.values()) < 1.25 * min(sizes.values())  # matched
 
 
 def test_overrides_reach_network_optimiser_and_cost():
@@ -136,7 +155,10 @@ def test_certified_is_attacked_in_l2_with_small_weights(name):
 
 
 def test_unknown_recipe_names():
-    message = "^unknown recipe: expected one of best, certified, paper, got 'papper'. Did you mean 'paper'"
+    message = (
+        "^unknown recipe: expected one of adversarial, best, certified, large, large-adversarial, paper, "
+        "got 'papper'. Did you mean 'paper'"
+    )
     with pytest.raises(TrainingError, match=message):
         recipe("snode", "digits", "papper")
     assert recipe("snode", "digits", "best") is recipe("snode", "digits")
