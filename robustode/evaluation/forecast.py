@@ -21,7 +21,7 @@ from robustode.evaluation.jobs import Ready, attacks_of
 from robustode.evaluation.peak import resident_bytes
 from robustode.evaluation.plan import Plan
 from robustode.evaluation.statistics import LEVEL, Estimate
-from robustode.evaluation.trial import Name, Trial, trial
+from robustode.evaluation.trial import Clean, Trial, Tried, trial
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,9 +83,10 @@ class Forecast:
 def forecast(plan: Plan, *, workers: int = 1, memory: int | None = None, tell: Listener | None = None) -> Forecast:
     """Predict what a run will take, from a trial on at most 64 of its samples; nothing is kept.
 
-    Passes are the mean over these samples times all samples. The seconds of a unit of s samples are a + b s, with a
-    and b from units of two sizes; groups of units go, the longest first, to the worker that is free the soonest. Memory
-    is what this process has once the models have run, and what `footprint` says of the attack.
+    Passes are the mean over those of them that are correctly classified, times the number of such among all, which 512
+    samples tell. The seconds of a unit of s samples are a + b s, with a and b from units of two sizes; groups of units
+    go, the longest first, to the worker that is free the soonest. Memory is what this process has once the models have
+    run, and what `footprint` says of the attack.
 
     Args:
         plan: made by `make_plan`.
@@ -105,9 +106,10 @@ def forecast(plan: Plan, *, workers: int = 1, memory: int | None = None, tell: L
     for one, rows in zip(found.ready, chunks, strict=True):
         module, label = one.planned.module, one.subject.label
         forward, backward = flops_per_row(module, one.shards[0].x)
+        clean = found.clean[label]
         for attack, most in zip(attacks_of(plan), rows, strict=True):
-            name = label, attack.name
-            passes = [_scaled(each[name], count) for each in (found.forwards, found.backwards)]
+            tried = found.tried[label, attack.name]
+            forwards, backwards = (_scaled(each, clean, count) for each in (tried.forwards, tried.backwards))
             together = min(size, count) if most is None else min(most, count)
             taken = footprint(module, attack, one.shards[0].x, samples)
             costs.append(
@@ -115,24 +117,24 @@ def forecast(plan: Plan, *, workers: int = 1, memory: int | None = None, tell: L
                     model=label,
                     attack=attack.name,
                     norm=attack.norm,
-                    attacked=round(found.attacked[name] * count),
-                    forwards=passes[0],
-                    backwards=passes[1],
-                    flops=(passes[0].value or 0.0) * forward + (passes[1].value or 0.0) * backward,
-                    seconds=full * _unit(found, name, size) + (_unit(found, name, rest) if rest else 0.0),
+                    attacked=round(count * clean.correct / clean.n * tried.attacked / max(1, len(tried.forwards))),
+                    forwards=forwards,
+                    backwards=backwards,
+                    flops=(forwards.value or 0.0) * forward + (backwards.value or 0.0) * backward,
+                    seconds=full * _unit(tried, clean, size) + (_unit(tried, clean, rest) if rest else 0.0),
                     rows=together,
                     bytes=resident + taken.bytes(together) - taken.fixed,
                 )
             )
     judged = max(_judged(one, memory, samples, count) for one in found.ready)
-    clean = sum(_line(found.sizes, times, count) for times in found.clean.values())
+    answers = sum(_line(one.sizes, one.seconds, count) for one in found.clean.values())
     return Forecast(
         samples=count,
         units=sum(len(group) for group in groups_of(plan)),
-        measured=found.sizes[1],
+        measured=found.measured,
         costs=tuple(costs),
-        clean=clean,
-        seconds=clean + _makespan(_groups(plan, found), workers),
+        clean=answers,
+        seconds=answers + _makespan(_groups(plan, found), workers),
         workers=workers,
         threads=torch.get_num_threads(),
         bytes=max([resident + judged, *(cost.bytes for cost in costs)]),
@@ -146,26 +148,38 @@ def _judged(one: Ready, memory: int | None, samples: int, count: int) -> int:
     return size.bytes(min(batch_in(memory, module, x, samples), count)) - size.fixed
 
 
-def _scaled(per_sample: np.ndarray, count: int) -> Estimate:
-    """The total over all samples, from some of them."""
-    mean, n = float(per_sample.mean()), len(per_sample)
-    spread = float(per_sample.std(ddof=1)) / math.sqrt(n) if n > 1 else math.inf
-    spread *= NormalDist().inv_cdf((1 + LEVEL) / 2) * math.sqrt(max(0.0, 1 - n / count))
-    lo, hi = (max(0.0, mean - spread), mean + spread) if math.isfinite(spread) else (None, None)
-    return Estimate(value=count * mean, lo=None if lo is None else count * lo, hi=None if hi is None else count * hi)
+def _scaled(per_sample: np.ndarray, clean: Clean, count: int) -> Estimate:
+    """The total over all samples: their number, times the share of those correctly classified, times the mean of these.
+
+    The interval has the errors of both factors, each less the more of the samples were measured.
+    """
+    share, m = clean.correct / clean.n, len(per_sample)
+    if m == 0:
+        return Estimate(value=0.0, lo=None, hi=None)
+    mean = float(per_sample.mean())
+    value, unseen = count * share * mean, max(0.0, 1 - m / (count * share))
+    if m == 1 and unseen > 0:
+        return Estimate(value=value, lo=None, hi=None)
+    variance = share * (1 - share) / clean.n * (1 - clean.n / count) * mean**2
+    variance += share**2 * (float(per_sample.var(ddof=1)) / m * unseen if unseen > 0 else 0.0)
+    half = NormalDist().inv_cdf((1 + LEVEL) / 2) * count * math.sqrt(variance)
+    return Estimate(value=value, lo=max(0.0, value - half), hi=value + half)
 
 
-def _line(sizes: tuple[int, int], times: tuple[float, float], size: int) -> float:
+def _line(sizes: tuple[int, int], times: tuple[float, float], size: float) -> float:
     """The seconds of `size` samples, from those of two sizes."""
     (small, large), (first, second) = sizes, times
     slope = (second - first) / (large - small) if large > small else 0.0
+    if large == 0:
+        return second
     if not 0 < slope <= second / large:  # noise, or only one size: in proportion
         return second * size / large
     return second + slope * (size - large)
 
 
-def _unit(found: Trial, name: Name, size: int) -> float:
-    return _line(found.sizes, found.seconds[name], size)
+def _unit(tried: Tried, clean: Clean, size: int) -> float:
+    """The seconds of a unit of `size` samples."""
+    return _line(tried.sizes, tried.seconds, size * clean.correct / clean.n)
 
 
 def _groups(plan: Plan, found: Trial) -> list[float]:
@@ -173,7 +187,8 @@ def _groups(plan: Plan, found: Trial) -> list[float]:
     size, count = plan.protocol.shard, len(plan.data)
     out = []
     for group in groups_of(plan):
-        out.append(sum(_unit(found, (task.label, task.name), min(size, count - task.shard * size)) for task in group))
+        rows = min(size, count - group[0].shard * size)  # a group is of one shard
+        out.append(sum(_unit(found.tried[one.label, one.name], found.clean[one.label], rows) for one in group))
     return out
 
 

@@ -16,6 +16,7 @@ from robustode.data.subset import stratified
 from robustode.errors import RunError
 from robustode.evaluation import records as records_file
 from robustode.evaluation import shards
+from robustode.evaluation.clean import CleanAccuracy
 from robustode.evaluation.engines.options import Engine
 from robustode.evaluation.engines.units import compute
 from robustode.evaluation.events import Event, Listener
@@ -24,7 +25,41 @@ from robustode.evaluation.plan import Plan
 from robustode.evaluation.prepare import prepare
 
 SIZES = (16, 64)  # samples of the two units whose times are compared; the larger tells the passes
+WIDE = 512  # samples that tell the clean accuracy
 Name = tuple[str, str]  # of model and attack
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clean:
+    """The clean answers of a model.
+
+    Attributes:
+        correct, n: correct ones, of so many.
+        sizes, seconds: of two measurements.
+    """
+
+    correct: int
+    n: int
+    sizes: tuple[int, int]
+    seconds: tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """Two units of an attack on a model.
+
+    Attributes:
+        sizes: correctly classified samples in the small and in the large one; the same where there was only one.
+        seconds: of each, with judging and writing.
+        forwards, backwards: passes of each correctly classified sample of the large one, in all budgets.
+        attacked: those of them that the attack was started on, which in a cascade are fewer.
+    """
+
+    sizes: tuple[int, int]
+    seconds: tuple[float, float]
+    forwards: np.ndarray
+    backwards: np.ndarray
+    attacked: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,27 +67,23 @@ class Trial:
     """What was measured.
 
     Attributes:
-        sizes: samples of a unit in the small and the large part; the same where there are too few samples for two.
-        clean: seconds of the clean answers of a model, at the two sizes.
-        seconds: the same of a unit, with its judging and writing, for each model and attack.
-        forwards, backwards: passes of each sample in all budgets of an attack; zero where it is not attacked.
-        attacked: share of the samples that an attack is started on.
-        ready: the models, with the clean answers of the larger part.
+        measured: samples of the large units.
+        clean: {model: its clean answers}.
+        tried: {(model, attack): its units}.
+        ready: the models, with the clean answers of the large part.
     """
 
-    sizes: tuple[int, int]
-    clean: dict[str, tuple[float, float]]
-    seconds: dict[Name, tuple[float, float]]
-    forwards: dict[Name, np.ndarray]
-    backwards: dict[Name, np.ndarray]
-    attacked: dict[Name, float]
+    measured: int
+    clean: dict[str, Clean]
+    tried: dict[Name, Tried]
     ready: Sequence[Ready]
 
 
 def trial(plan: Plan, tell: Listener, memory: int | None = None) -> Trial:
-    """Run a plan on a class-stratified subset of its samples, in a temporary directory.
+    """Run a plan on class-stratified subsets of its samples, in a temporary directory.
 
-    A first part warms up what is slow only once; then a large and a small one are timed.
+    A first part warms up what is slow only once; then a large and a small one are timed. How many samples are attacked
+    depends on the clean accuracy, which more samples tell.
 
     Args:
         plan: the whole run.
@@ -63,19 +94,25 @@ def trial(plan: Plan, tell: Listener, memory: int | None = None) -> Trial:
         RobustODEError: whatever would end the run, too.
         RunError: an attack that fails on every sample, of whose cost nothing is known.
     """
-    small, large = (min(size, len(plan.data)) for size in SIZES)
+
+    def quiet(event: Event) -> None:
+        if event.kind not in ("clean", "skipped"):
+            tell(event)
+
+    small, large, wide = (min(size, len(plan.data)) for size in (*SIZES, WIDE))
     _measure(_part(plan, small), lambda event: None, memory)
-    found = _measure(_part(plan, large), tell, memory)
+    _, seconds = _answers(_part(plan, wide), tell, memory)
+    found = _measure(_part(plan, large), quiet, memory)
     again = _measure(_part(plan, small), lambda event: None, memory) if small < large else found
-    return Trial(
-        sizes=(small, large),
-        clean={label: (again.clean[label], value) for label, value in found.clean.items()},
-        seconds={name: (again.seconds[name], value) for name, value in found.seconds.items()},
-        forwards={name: _each(rows, "forwards") for name, rows in found.records.items()},
-        backwards={name: _each(rows, "backwards") for name, rows in found.records.items()},
-        attacked={name: _attacked(name, rows) for name, rows in found.records.items()},
-        ready=found.ready,
-    )
+    clean = {}
+    for label, (counted, took) in seconds.items():
+        times = found.clean[label][1], took
+        clean[label] = Clean(correct=counted.correct, n=counted.n, sizes=(large, wide), seconds=times)
+    tried = {}
+    for name, rows in found.records.items():
+        sizes = again.clean[name[0]][0].correct, found.clean[name[0]][0].correct
+        tried[name] = _tried(name, rows, sizes, (again.seconds[name], found.seconds[name]))
+    return Trial(measured=large, clean=clean, tried=tried, ready=found.ready)
 
 
 def _part(plan: Plan, size: int) -> Plan:
@@ -85,19 +122,38 @@ def _part(plan: Plan, size: int) -> Plan:
     return replace(plan, data=data, protocol=plan.protocol.changed("plan", shard=size))
 
 
+Answers = dict[str, tuple[CleanAccuracy, float]]  # of each model, and their seconds
+
+
+def _answers(plan: Plan, tell: Listener, memory: int | None) -> tuple[Sequence[Ready], Answers]:
+    """Ask the models of a plan for their clean answers; return them and the seconds of each."""
+    out: Answers = {}
+    last = time.perf_counter()
+
+    def listen(event: Event) -> None:
+        nonlocal last
+        tell(event)
+        now = time.perf_counter()
+        if event.clean is not None:
+            out[event.model] = event.clean, now - last
+        last = now
+
+    return prepare(plan, listen, memory), out
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Measured:
-    """Models with their clean answers, the seconds of these and of the units, and the records of each unit."""
+    """Models with their clean answers, the seconds of the units, and the records of each."""
 
     ready: Sequence[Ready]
-    clean: dict[str, float]
+    clean: Answers
     seconds: dict[Name, float]
     records: dict[Name, pd.DataFrame]
 
 
 def _measure(plan: Plan, tell: Listener, memory: int | None) -> _Measured:
     """Run a plan whose samples are one unit."""
-    clean: dict[str, float] = {}
+    ready, clean = _answers(plan, tell, memory)
     seconds: dict[Name, float] = {}
     last = time.perf_counter()
 
@@ -105,15 +161,12 @@ def _measure(plan: Plan, tell: Listener, memory: int | None) -> _Measured:
         nonlocal last
         tell(event)
         now = time.perf_counter()
-        if event.kind == "clean":
-            clean[event.model] = now - last
-        elif event.kind == "unit":
+        if event.kind == "unit":
             seconds[event.model, event.text] = now - last
         last = now
 
     with tempfile.TemporaryDirectory(prefix="robustode-plan-") as folder:
         out = Path(folder)
-        ready = prepare(plan, listen, memory)
         compute(plan, ready, out, Engine(memory=memory), listen)
         records = {}
         for model in plan.models:
@@ -122,16 +175,22 @@ def _measure(plan: Plan, tell: Listener, memory: int | None) -> _Measured:
     return _Measured(ready=ready, clean=clean, seconds=seconds, records=records)
 
 
+def _tried(name: Name, rows: pd.DataFrame, sizes: tuple[int, int], seconds: tuple[float, float]) -> Tried:
+    """What the records of the large unit say."""
+    correct = rows.loc[rows["status"] != Status.MISCLASSIFIED.value]
+    started = correct.loc[correct["status"] != Status.SKIPPED.value]
+    if len(started) and (started["status"] == Status.ERROR.value).all():
+        what = f"cost of '{name[1]}' on '{name[0]}'"
+        raise RunError(what, expected="an attack that runs", got=str(started["message"].iloc[0]), fix="Leave it out.")
+    return Tried(
+        sizes=sizes,
+        seconds=seconds,
+        forwards=_each(correct, "forwards"),
+        backwards=_each(correct, "backwards"),
+        attacked=started["sample"].nunique(),
+    )
+
+
 def _each(rows: pd.DataFrame, column: str) -> np.ndarray:
     """The sum of a column over the budgets, for each sample."""
     return np.asarray(pd.Series(rows.groupby("sample")[column].sum()), dtype=float)
-
-
-def _attacked(name: Name, rows: pd.DataFrame) -> float:
-    """The share of the samples that an attack was started on."""
-    untouched = rows["status"].isin([Status.MISCLASSIFIED.value, Status.SKIPPED.value])
-    tried = rows.loc[~untouched]
-    if len(tried) and (tried["status"] == Status.ERROR.value).all():
-        what = f"cost of '{name[1]}' on '{name[0]}'"
-        raise RunError(what, expected="an attack that runs", got=str(tried["message"].iloc[0]), fix="Leave it out.")
-    return tried["sample"].nunique() / rows["sample"].nunique()

@@ -15,6 +15,7 @@ import torch
 from robustode.errors import RunError
 from robustode.evaluation.flops import flops_per_row
 from robustode.evaluation.forecast import _line, _makespan, _scaled, forecast
+from robustode.evaluation.trial import Clean
 from robustode.models.resnet import ResNet
 from tests.evaluation.problem import affine, forms, plan_of
 from tests.evaluation.runs import BUDGETS, run
@@ -47,6 +48,7 @@ def test_a_line_through_two_sizes(size):
     assert _line((16, 64), (9.0, 8.0), size) == pytest.approx(size / 8)  # more samples in less time: in proportion
     assert _line((16, 64), (1.0, 100.0), size) == pytest.approx(size * 100 / 64)  # never less than nothing at 0
     assert _line((30, 30), (3.0, 3.0), size) == pytest.approx(size / 10)
+    assert _line((0, 0), (3.0, 3.0), size) == 3.0  # nothing was classified correctly
 
 
 def test_makespan():
@@ -63,16 +65,27 @@ def test_makespan():
     assert best <= _makespan(times, m) <= (4 / 3 - 1 / (3 * m)) * best + 1e-9
 
 
+def clean(correct, n):
+    return Clean(correct=correct, n=n, sizes=(1, 1), seconds=(1.0, 1.0))
+
+
 def test_the_interval_of_the_passes_covers_the_total_as_often_as_it_says():
+    """600 samples, of which 60 % are correctly classified; the share is taken from 300, the passes from 64."""
     rng = np.random.default_rng(0)
-    population = rng.gamma(2.0, 10.0, size=300)
+    right = rng.random(600) < 0.6
+    passes = np.where(right, rng.gamma(2.0, 10.0, size=600), 0.0)
     hits = 0
     for _ in range(400):
-        found = _scaled(rng.permutation(population)[:64], 300)
-        hits += found.lo <= population.sum() <= found.hi
+        wide = rng.permutation(600)[:300]
+        few = wide[:64]
+        found = _scaled(passes[few][right[few]], clean(int(right[wide].sum()), 300), 600)
+        hits += found.lo <= passes.sum() <= found.hi
     assert 0.91 < hits / 400 < 0.98
-    assert _scaled(population, 300).lo == pytest.approx(population.sum())  # all were measured
-    assert _scaled(population[:1], 300).lo is None
+    whole = _scaled(passes[right], clean(int(right.sum()), 600), 600)  # nothing is left to guess
+    assert whole.lo == pytest.approx(passes.sum())
+    assert whole.hi == pytest.approx(passes.sum())
+    assert _scaled(passes[right][:1], clean(1, 2), 600).lo is None
+    assert _scaled(passes[:0], clean(0, 10), 600).value == 0.0
 
 
 def test_a_forecast_beside_its_run(suite, tmp_path):
