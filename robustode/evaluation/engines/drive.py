@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -87,8 +87,10 @@ def drive(
         found: what a task needs of those before it, asked when they are kept.
         keep: called with each finished unit.
     """
-    out, times, peak = Driven(), Counter(), 0
+    times: Counter[Task] = Counter()
+    halved: dict[Task, int] = {}
     failed: dict[Task, str] = {}
+    peak = 0
     waiting = [(group[0].number, tuple(group)) for group in groups]
     heapq.heapify(waiting)
     flying: dict[int, tuple[Task, ...]] = {}
@@ -103,18 +105,21 @@ def drive(
         if answer.unit is not None:
             keep(task, answer.unit)
             if answer.unit.halved is not None:
-                out.halved[task.words] = answer.unit.halved
+                halved[task] = answer.unit.halved
             rest = group[1:]
-        elif answer.lost and times[task.number] < RETRIES:
-            times[task.number] += 1
-            out.retries[task.words] = times[task.number]
+        elif answer.lost and times[task] < RETRIES:
+            times[task] += 1
             rest = group
         else:
-            often = f", {1 + times[task.number]} times" if times[task.number] else ""
+            often = f", {1 + times[task]} times" if times[task] else ""
             failed[task] = f"{answer.error}{often}"
             failed.update({one: f"it waits for {task.name}, which failed" for one in group[1:]})
             rest = ()
         if rest:
             heapq.heappush(waiting, (rest[0].number, rest))
-    in_order = sorted(failed, key=lambda one: one.number)  # not as workers happened to end
-    return replace(out, peak=peak, failed={one.words: failed[one] for one in in_order})
+    return Driven(retries=_in_order(times), halved=_in_order(halved), failed=_in_order(failed), peak=peak)
+
+
+def _in_order(found: Mapping[Task, Any]) -> dict[str, Any]:
+    """By the names of the units, in their order and not as workers happened to end."""
+    return {task.words: found[task] for task in sorted(found, key=lambda task: task.number) if found[task]}

@@ -46,6 +46,18 @@ def test_workers_killed_in_the_middle_of_units_are_replaced(danger, whole, tmp_p
     assert contents(tmp_path / "a") == whole
 
 
+def test_memory_that_runs_out_in_a_worker(danger, whole, tmp_path):
+    folder, plan = danger
+    (folder / "most").write_text("4")
+    events = []
+    made = run(plan, tmp_path / "a", engine=TWO, listen=events.append)
+    assert contents(tmp_path / "a") == whole
+    halved = made.meta["engine"]["halved"]
+    assert list(halved) == ["Affine · hazard · shard 0", "Affine · hazard · shard 1"]
+    assert all(2 <= rows <= 4 for rows in halved.values())
+    assert ["memory did not suffice" in event.text for event in events if event.kind == "memory"] == [True]
+
+
 def test_a_unit_that_always_kills_its_worker_is_left_and_the_others_are_kept(danger, whole, tmp_path, monkeypatch):
     folder, plan = danger
     monkeypatch.setattr(drive, "RETRIES", 1)

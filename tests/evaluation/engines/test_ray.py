@@ -64,6 +64,20 @@ def test_workers_killed_in_the_middle_of_units(danger, whole, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("started")
+def test_memory_that_runs_out_in_a_worker(danger, whole, tmp_path):
+    folder, plan = danger
+    (folder / "most").write_text("4")
+    events = []
+    made = run(plan, tmp_path / "a", engine=Engine(name="ray", workers=2), listen=events.append)
+    assert contents(tmp_path / "a") == whole
+    halved = made.meta["engine"]["halved"]
+    assert list(halved) == ["Affine · hazard · shard 0", "Affine · hazard · shard 1"]
+    assert all(2 <= rows <= 4 for rows in halved.values())
+    assert ["memory did not suffice" in event.text for event in events if event.kind == "memory"] == [True]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("started")
 def test_a_unit_that_always_kills_its_worker(danger, whole, tmp_path):
     folder, plan = danger
     (folder / "always").touch()
