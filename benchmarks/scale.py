@@ -108,10 +108,10 @@ def summary(table: pd.DataFrame) -> str:
     for name in ("passes", "bytes", "wall"):
         ratio = (plan[name] / local[name]).dropna()
         lines.append(f"- predicted over measured {name}: {', '.join(f'{value:.2f}' for value in ratio)}")
-    for what, rows in table[~table["what"].isin(["local", "plan"])].groupby("what"):
+    for (what, samples), rows in table[~table["what"].isin(["local", "plan"])].groupby(["what", "samples"]):
         one = rows.set_index("workers")["wall"]
-        said = ", ".join(f"{workers:.0f}: {one[1] / wall:.2f}" for workers, wall in one.items() if 1 in one)
-        lines.append(f"- {what}, times one worker: {said}")
+        said = ", ".join(f"{workers:.0f}: {one[1] / wall:.2f}" for workers, wall in one.items() if 1 in one.index)
+        lines.append(f"- {what}, {samples:,} samples, times one worker: {said}")
     return "\n".join(lines) + "\n"
 
 
