@@ -80,7 +80,7 @@ def _cross(
     """
     lo, hi = ends
     counted = _Counted(rhs)
-    options: dict[str, Any] = {"max_num_steps": adaptive.MAX_STEPS, "step_t": torch.tensor([hi], device=x.device)}
+    options: dict[str, Any] = {"max_num_steps": adaptive.MAX_STEPS}
     if first_step is not None:
         options["first_step"] = first_step
     state = integrate(counted, x, ends, solver, options)
@@ -91,14 +91,14 @@ def _cross(
 def integrate(
     rhs: RightHandSide, x: Tensor, ends: tuple[float, float], solver: AdaptiveSolver, options: Mapping[str, Any]
 ) -> Tensor:
-    """Return the state at the later of two depths by `torchdiffeq.odeint` with its `options`.
+    """Return the state at the later of two depths, at which the last step ends, by `torchdiffeq.odeint` with `options`.
 
     Raises:
         SolverError: an option that torchdiffeq does not know, of which it would only warn.
     """
     depth_type = torch.float32 if x.device.type == "mps" else torch.float64
     depths = torch.tensor(ends, dtype=depth_type, device=x.device)
-    settings = {"dtype": depth_type, **options}
+    settings = {"dtype": depth_type, "step_t": depths[1:], **options}
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*Unexpected arguments")
         try:
