@@ -129,7 +129,7 @@ def eval_command(
         protocol = protocol.changed("evaluation", budgets=budgets)
     if how is None:
         count = workers_of(engine, workers, part)
-        return plan_and_show(protocol, workers=count, memory=memory, device=device, data_root=data_root, quiet=json_)
+        return plan_and_show(protocol, engine, count, memory=memory, device=device, data_root=data_root, quiet=json_)
     if out is None:
         labels = [peek(one)["label"] for one in model]
         source = data or next((d for one in model if (d := peek(one)["data"])), "data")

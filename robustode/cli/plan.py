@@ -18,17 +18,30 @@ _PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 
 
 def plan_and_show(
-    protocol: Protocol, *, workers: int | None, memory: str | None, device: str, data_root: Path | None, quiet: bool
+    protocol: Protocol,
+    engine: str,
+    workers: int,
+    *,
+    memory: str | None,
+    device: str,
+    data_root: Path | None,
+    quiet: bool,
 ) -> None:
-    """Predict the cost of a protocol from a few of its samples and show it; write nothing."""
+    """Predict the cost of a protocol from a few of its samples and show it; write nothing.
+
+    Raises:
+        RobustODEError: what would end the run, too, before its first unit.
+    """
     from robustode.evaluation.engines.options import parse_size
+    from robustode.evaluation.engines.units import threads_of
     from robustode.evaluation.forecast import as_document, forecast
     from robustode.evaluation.plan import make_plan
 
     limit = None if memory is None else parse_size(memory)
     plan = make_plan(protocol, data_root=data_root, device=options.check_device(device))
     with watch_run(quiet) as listen:
-        found = forecast(plan, workers=workers or 1, memory=limit, tell=listen)
+        threads = threads_of(engine, workers)
+        found = forecast(plan, workers=workers, threads=threads, memory=limit, tell=listen)
     if quiet:
         return emit(as_document(found))
     _show(found)

@@ -93,7 +93,7 @@ def run_command(
     protocol = protocol.changed(f"protocol '{evaluation}'", **changes) if changes else protocol
     if how is None:
         count = workers_of(engine, workers, part)
-        return plan_and_show(protocol, workers=count, memory=memory, device=device, data_root=data_root, quiet=json_)
+        return plan_and_show(protocol, engine, count, memory=memory, device=device, data_root=data_root, quiet=json_)
     place = out or default_run_directory(evaluation, model or (), data)
     if part is not None:
         shown = {"device": device, "data_root": data_root, "quiet": json_}

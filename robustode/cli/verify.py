@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,7 @@ from robustode.cli import options
 from robustode.cli.console import emit, percent, say, show_rows
 
 if TYPE_CHECKING:
+    from robustode.evaluation.rundir import RunDir
     from robustode.evaluation.verify import Verified
 
 
@@ -46,6 +47,9 @@ def verify_command(
 
     finished = read_run(run)
     facts = finished.meta["models"][0]
+    if dtype is None:  # as the run had it, where that is no question
+        known = {entry.get("options", {}).get("dtype") for entry in _entries(finished, label)}
+        dtype = known.pop() if len(known) == 1 else None
     extra = options.module_options(arch, bounds, classes, input_shape, mean, std, normalise, output, dtype)
     import torch
 
@@ -75,6 +79,12 @@ def verify_command(
             say(line)
     if found.held < found.points and found.same_model:
         raise typer.Exit(1)
+
+
+def _entries(run: RunDir, label: str | None) -> list[dict[str, Any]]:
+    """The models of a run: the one of a label, if there is one, or all."""
+    entries: list[dict[str, Any]] = run.meta["models"]
+    return [entry for entry in entries if entry["label"] == label] or entries
 
 
 def _table(found: Verified) -> tuple[str, tuple[str, ...], list[tuple[str, ...]]]:

@@ -80,7 +80,14 @@ class Forecast:
         return float(sum(value.value or 0.0 if isinstance(value, Estimate) else value for value in values))
 
 
-def forecast(plan: Plan, *, workers: int = 1, memory: int | None = None, tell: Listener | None = None) -> Forecast:
+def forecast(
+    plan: Plan,
+    *,
+    workers: int = 1,
+    threads: int | None = None,
+    memory: int | None = None,
+    tell: Listener | None = None,
+) -> Forecast:
     """Predict what a run will take, from a trial on at most 64 of its samples; nothing is kept.
 
     Passes are the mean over those of them that are correctly classified, times the number of such among all, which 512
@@ -91,6 +98,7 @@ def forecast(plan: Plan, *, workers: int = 1, memory: int | None = None, tell: L
     Args:
         plan: made by `make_plan`.
         workers: units computed at once, each by a worker like this process.
+        threads: of torch in each of them, and in the trial; None for those of this process.
         memory: bytes that one process may take; None for no limit.
         tell: called with the events of the trial.
 
@@ -98,7 +106,12 @@ def forecast(plan: Plan, *, workers: int = 1, memory: int | None = None, tell: L
         RobustODEError: what would end the run, too, before its first unit.
         RunError: an attack that fails on every sample.
     """
-    found = trial(plan, tell or (lambda event: None), memory)
+    mine = torch.get_num_threads()
+    torch.set_num_threads(threads or mine)
+    try:
+        found = trial(plan, tell or (lambda event: None), memory)
+    finally:
+        torch.set_num_threads(mine)
     size, count = plan.protocol.shard, len(plan.data)
     full, rest = divmod(count, size)
     chunks, resident, samples = rows_of(plan, found.ready, memory), resident_bytes(), fixed_bytes(plan.data.x)
@@ -136,7 +149,7 @@ def forecast(plan: Plan, *, workers: int = 1, memory: int | None = None, tell: L
         clean=answers,
         seconds=answers + _makespan(_groups(plan, found), workers),
         workers=workers,
-        threads=torch.get_num_threads(),
+        threads=threads or mine,
         bytes=max([resident + judged, *(cost.bytes for cost in costs)]),
     )
 

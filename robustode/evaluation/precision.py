@@ -8,28 +8,54 @@ from typing import Any
 
 import torch
 
-FULL = "ieee"
-
 
 @contextmanager
 def full_precision() -> Iterator[None]:
     """Multiply float32 tensors in float32: no TF32 on a GPU (the default of convolutions), no bfloat16 on a CPU.
 
     What was set before holds again afterwards, so that a search may use faster products
-    (`torch.set_float32_matmul_precision("high")`) and its points are judged without them.
+    (`torch.set_float32_matmul_precision("high")`) and its points are judged without them. The two older settings are
+    used as far as they go: torch refuses to read them where they disagree with the newer ones, which a model may do.
     """
-    places: list[Any] = _places()
-    before = [place.fp32_precision for place in places]
+    with _older(), _newer():
+        yield
+
+
+@contextmanager
+def _older() -> Iterator[None]:
+    """float32_matmul_precision and cudnn.allow_tf32."""
+    cudnn: Any = torch.backends.cudnn
+    products = torch.get_float32_matmul_precision()
     try:
-        for place in places:
-            place.fp32_precision = FULL
+        convolutions = cudnn.allow_tf32
+    except RuntimeError:  # the newer settings were set apart
+        convolutions = False
+    try:
+        if products != "highest":
+            torch.set_float32_matmul_precision("highest")
+        if convolutions:
+            cudnn.allow_tf32 = False
         yield
     finally:
-        for place, value in zip(places, before, strict=True):
-            place.fp32_precision = value
+        if products != "highest":
+            torch.set_float32_matmul_precision(products)
+        if convolutions:
+            cudnn.allow_tf32 = True
 
 
-def _places() -> list[Any]:
+@contextmanager
+def _newer() -> Iterator[None]:
+    """The fp32_precision of each backend and operator (torch 2.9), where it still allows less."""
     backends: Any = torch.backends
     cudnn, mkldnn = backends.cudnn, backends.mkldnn
-    return [backends.cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn]
+    names = ("matmul", "conv", "rnn")
+    places = [backends.cuda.matmul, *(getattr(one, name, None) for one in (cudnn, mkldnn) for name in names)]
+    values = [(place, getattr(place, "fp32_precision", "none")) for place in places]
+    lower = [(place, value) for place, value in values if value not in ("none", "ieee")]
+    try:
+        for place, _ in lower:
+            place.fp32_precision = "ieee"
+        yield
+    finally:
+        for place, value in lower:
+            place.fp32_precision = value

@@ -50,7 +50,8 @@ def load_model(
         bounds, classes, input_shape, mean, std, output: as in `wrap`; only for models that are not RobustODE's own.
         normalise: "mnist", "fashion-mnist", "cifar10" or "imagenet" in place of mean and std.
         device: "auto", "cpu", "cuda" or "mps"; None is the CPU, or where a module passed as an object is.
-        dtype: "float32" or "float64", in which the model computes from then on; None leaves it as it is.
+        dtype: "float32" or "float64", in which the model computes from then on, also a module that is passed as an
+            object; None leaves it as it is.
         sample: one sample (1, *input_shape) of the data.
         default_bounds: bounds of the data, used if neither `bounds` nor the module says.
 
@@ -61,6 +62,8 @@ def load_model(
     place = None if device is None else resolve_device(device)
     if dtype is not None and dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES, OptionError)
+    if dtype == "float64" and place is not None and place.type == "mps":
+        raise OptionError("dtype", expected="float32 on the device 'mps', which has no other", got=dtype)
     facts = {"bounds": bounds, "classes": classes, "input_shape": input_shape}
     options: dict[str, Any] = {**facts, "mean": mean, "std": std, "output": output}
     given = [name for name, value in {**options, "normalise": normalise}.items() if value is not None]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from robustode.errors import RunError
+from robustode.errors import ModelError, RunError
 from robustode.evaluation.flops import flops_per_row
 from robustode.evaluation.forecast import _line, _makespan, _scaled, forecast
 from robustode.evaluation.trial import Clean
@@ -128,6 +128,29 @@ def test_a_cascade_costs_what_is_left_standing(tmp_path):
     passes = float(records["forwards"].sum() + records["backwards"].sum())
     assert cascade.total("forwards") + cascade.total("backwards") == pytest.approx(passes, rel=0.25)
     assert min(cost.attacked for cost in cascade.costs) < min(cost.attacked for cost in whole.costs)
+
+
+def test_a_low_accuracy_that_the_run_accepts_is_accepted_though_few_samples_could_not_tell_it_from_chance():
+    model, data = affine(n=100, wrong=45)  # of 16 samples 70 % would be asked for
+    plan = plan_of(model, data, attacks="fgm-l2", budgets={"l2": BUDGETS["l2"]}, allow_low_accuracy=False)
+    (cost,) = forecast(plan).costs
+    assert cost.attacked == 55
+    model, data = affine(n=100, wrong=100)
+    plan = plan_of(model, data, attacks="fgm-l2", budgets={"l2": BUDGETS["l2"]}, allow_low_accuracy=False)
+    with pytest.raises(ModelError, match=r"0.0% of 100 samples, no better than chance"):
+        forecast(plan)
+
+
+def test_a_unit_that_ran_out_of_memory_is_timed_with_what_it_took(tmp_path):
+    folder = forms(tmp_path)
+    code = (
+        "import time\n\ndef fn(model, x, y, *, norm, eps, generator):\n    if len(x) > 40:\n        raise MemoryError\n"
+    )
+    (folder / "greedy.py").write_text(code + "    time.sleep(0.2)\n    return x\n")
+    model, data = affine(n=100)
+    attack = f"python:{folder / 'greedy.py'}:fn"
+    (cost,) = forecast(plan_of(model, data, attacks=attack, norms=["l2"], budgets={"l2": [0.1]})).costs
+    assert cost.seconds > 0.4
 
 
 def test_an_attack_that_always_fails_has_no_cost(tmp_path):

@@ -13,27 +13,49 @@ from robustode.models import load_model, model_hash
 from robustode.models.wrap import wrap
 from tests.cli.command import refused, robustode, works
 
+BACKENDS = torch.backends
+PLACES = {
+    "products on a GPU": BACKENDS.cuda.matmul,
+    "convolutions on a GPU": BACKENDS.cudnn.conv,
+    "products on a CPU": BACKENDS.mkldnn.matmul,
+    "convolutions on a CPU": BACKENDS.mkldnn.conv,
+}
+
+
+def precisions():
+    return {name: place.fp32_precision for name, place in PLACES.items()}
+
 
 @pytest.fixture
-def fast(monkeypatch):
-    """Products of float32 tensors in bfloat16, where the processor has them, and in TF32 on a GPU."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
+def restored():
+    """What torch was set to, before and after."""
+    before = torch.get_float32_matmul_precision(), BACKENDS.cudnn.allow_tf32
     yield
-    torch.set_float32_matmul_precision(before)
+    BACKENDS.fp32_precision = "none"
+    for place in (*PLACES.values(), BACKENDS.cudnn.rnn, BACKENDS.mkldnn.rnn):
+        place.fp32_precision = "none"
+    torch.set_float32_matmul_precision(before[0])
+    BACKENDS.cudnn.allow_tf32 = before[1]
+
+
+@pytest.fixture
+def fast(restored):
+    """Products of float32 tensors in bfloat16, where the processor has them, and in TF32 on a GPU."""
+    torch.set_float32_matmul_precision("medium")
 
 
 class Spy(nn.Module):
-    """Remembers the precision it was asked in."""
+    """Remembers the precisions it was asked in, and looks at the older settings, as a model may."""
 
     def __init__(self):
         super().__init__()
         self.linear = nn.Linear(256, 3)
-        self.seen = set()
+        self.seen = []
 
     def forward(self, x):
-        self.seen.add((torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision))
-        return self.linear(x)
+        self.seen.append(precisions())
+        with BACKENDS.cudnn.flags(enabled=False):
+            return self.linear(x)
 
 
 def test_the_judge_multiplies_in_full_precision(fast):
@@ -43,20 +65,43 @@ def test_the_judge_multiplies_in_full_precision(fast):
     x = torch.rand(64, 256)
     spy.seen.clear()
     logits = Judge(model).logits(x)
-    assert spy.seen == {("ieee", "ieee")}
+    assert spy.seen
+    for seen in spy.seen:
+        assert set(seen.values()) <= {"ieee", "none"}
     exact = x.double() @ spy.linear.weight.double().t() + spy.linear.bias.double()
     assert (logits - exact).abs().max() < 1e-5  # in bfloat16 it is 1e-3
     with torch.no_grad():
         model(x)
-    assert ("tf32", "bf16") in spy.seen  # what was allowed is allowed again
+    allowed = {"products on a GPU": "tf32", "products on a CPU": "bf16"}  # again
+    assert allowed.items() <= spy.seen[-1].items()
 
 
-def test_what_was_set_before_holds_again_also_after_an_error():
-    before = torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision
+def low():
+    BACKENDS.cudnn.conv.fp32_precision = "tf32"
+    BACKENDS.cudnn.rnn.fp32_precision = "ieee"  # torch then refuses to read the older setting
+    BACKENDS.mkldnn.conv.fp32_precision = "bf16"
+
+
+SETTINGS = {
+    "as torch starts": lambda: None,
+    "older": lambda: torch.set_float32_matmul_precision("high"),
+    "newer, for all": lambda: setattr(BACKENDS, "fp32_precision", "tf32"),
+    "newer, one by one": low,
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_what_was_set_before_holds_again_also_after_an_error(name, restored):
+    SETTINGS[name]()
+    before = precisions()
+    assert set(before.values()) & {"tf32", "bf16"}
+    with full_precision():
+        inside = precisions()
+    assert set(inside.values()) <= {"ieee", "none"}
+    assert precisions() == before
     with pytest.raises(ZeroDivisionError), full_precision():
-        raise ZeroDivisionError(torch.backends.cudnn.conv.fp32_precision)
-    assert (torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision) == before
-    assert torch.backends.cudnn.allow_tf32 in (True, False)  # torch refuses to say where its flags disagree
+        raise ZeroDivisionError
+    assert precisions() == before
 
 
 def test_a_model_in_float64():
@@ -72,8 +117,8 @@ def test_a_model_in_float64():
 def test_a_run_in_float64_can_be_verified_in_float64(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     works("eval --model zoo:snode-digits --limit 20 --attacks fgm-l2 --audit none --dtype float64 --out r")
-    assert "expected one of snode-digits" in robustode("verify r --model zoo:snode-digits").err
-    document = works("verify r --model zoo:snode-digits --dtype float64 --json").json
+    assert "expected one of snode-digits" in robustode("verify r --model zoo:snode-digits --dtype float32").err
+    document = works("verify r --model zoo:snode-digits --json").json  # in what the run computed in
     assert document["same_model"]
     assert document["held"] == document["points"] > 0
     assert refused("eval --model zoo:snode-digits --dtype half").startswith("evaluation: models.0.dtype: expected")

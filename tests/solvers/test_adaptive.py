@@ -195,7 +195,7 @@ def test_a_state_that_is_not_finite_has_no_slope(activation):
     x = torch.zeros(3, 12, dtype=torch.float64)
     sigma = activations.activation(activation)
     field = Field(model.weight, model.bias, model.horizon, sigma, model.operator, (12,))
-    x[1], x[2, 5] = -torch.inf, torch.nan
+    x[1, 5], x[2, 5] = -torch.inf, torch.nan
     shared = field.shared(torch.tensor(1.0), x)
     each = field.each(1, torch.ones(3, dtype=torch.float64), x)
     for slope in (shared, each):

@@ -122,4 +122,4 @@ def drive(
 
 def _in_order(found: Mapping[Task, Any]) -> dict[str, Any]:
     """By the names of the units, in their order and not as workers happened to end."""
-    return {task.words: found[task] for task in sorted(found, key=lambda task: task.number) if found[task]}
+    return {task.words: found[task] for task in sorted(found, key=lambda task: task.number)}

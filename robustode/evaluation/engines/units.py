@@ -103,21 +103,25 @@ class _Kept:
 
 @contextmanager
 def _pool(plan: Plan, ready: Sequence[Ready], engine: Engine, rows: Rows, most: int) -> Iterator[tuple[Pool, int]]:
-    """Yield what computes the units, at most `most` at once, and the threads of torch in each of its workers.
-
-    Workers of this machine share the threads of this process; a task of a cluster has one.
-    """
-    mine = torch.get_num_threads()
+    """Yield what computes the units, at most `most` at once, and the threads of torch in each of its workers."""
     if engine.name == "local":
-        yield LocalPool(bench_of(plan, ready, rows)), mine
+        yield LocalPool(bench_of(plan, ready, rows)), torch.get_num_threads()
     elif engine.name == "processes":
         workers = min(engine.workers or os.cpu_count() or 1, most)
-        threads = max(1, mine // workers)
+        threads = threads_of(engine.name, workers)
         with process_pool(sent_of(plan, ready, rows, threads), workers) as pool:
             yield pool, threads
     else:
-        with cluster(engine, 1) as room, ray_pool(sent_of(plan, ready, rows, 1), min(room, most)) as pool:
-            yield pool, 1
+        threads = threads_of(engine.name, 1)
+        with cluster(engine, threads) as room, ray_pool(sent_of(plan, ready, rows, threads), min(room, most)) as pool:
+            yield pool, threads
+
+
+def threads_of(engine: str, workers: int) -> int:
+    """Return the threads of torch in each of some workers: those of one machine share the threads of this process, a
+    task of a cluster has one."""
+    mine = torch.get_num_threads()
+    return {"local": mine, "processes": max(1, mine // workers)}.get(engine, 1)
 
 
 def _memory(plan: Plan, engine: Engine, rows: Rows, peak: int) -> dict[str, Any]:
