@@ -70,8 +70,9 @@ def _show(found: Forecast) -> None:
         "(95 % of the choice of samples in brackets)"
     )
     show_rows(title, columns, rows)
-    totals = (_scale(found.total(name)) for name in ("forwards", "backwards", "flops"))
-    say("In all: {} forward and {} backward rows, {}FLOP.".format(*totals))
+    forwards, backwards, flops = (_scale(found.total(name)) for name in ("forwards", "backwards", "flops"))
+    gap = " " if flops[-1] in "0123456789?" else ""  # 12 FLOP, but 12 GFLOP
+    say(f"In all: {forwards} forward and {backwards} backward rows, {flops}{gap}FLOP.")
     alone = found.clean + found.total("seconds")
     many = f"{_many(found.workers, 'worker')} like this process ({_many(found.threads, 'thread')})"
     beside = "" if found.workers == 1 else f" (one after the other: {duration(alone)})"
@@ -102,4 +103,4 @@ def duration(seconds: float) -> str:
     for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.3g} {unit}"
-    return f"{seconds:.2g} s"
+    return f"{seconds:.3g} s"

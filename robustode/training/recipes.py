@@ -234,7 +234,7 @@ def recipe(arch: str, data_name: str | None = None, name: str = "best") -> Recip
         raise unknown("recipe", name, NAMED, TrainingError)
     found = NAMED[name]
     if (arch, None) not in found:
-        archs = ", ".join(sorted({known for known, _ in found}))
+        archs = " or ".join(sorted({known for known, _ in found}))
         what = f"recipe '{name}'"
         raise TrainingError(what, expected=f"the architecture {archs}", got=arch, fix="Leave --recipe out.")
     return found.get((arch, data_name)) or found[arch, None]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import socket
 from pathlib import Path
 
 import pytest
 
+from robustode.cli.plan import _scale, duration
 from robustode.evaluation.rundir import read_run
 from tests.cli.command import refused, robustode, works
 
@@ -109,3 +111,21 @@ def test_a_study_refuses_engines(folder):
     assert message.startswith("--plan: expected a protocol")
     message = refused("run paper --engine processes")
     assert message.startswith("--engine: expected a protocol")
+
+
+def test_how_a_plan_writes_numbers():
+    assert [_scale(value) for value in (0.0, 999.0, 1000.0, 1234567.0, 5.86e9, math.nan)] == [
+        "0",
+        "999",
+        "1 k",
+        "1.23 M",
+        "5.86 G",
+        "?",
+    ]
+    assert [duration(value) for value in (0.5, 119.0, 121.0, 7200.0, 3e5)] == [
+        "0.5 s",
+        "119 s",
+        "2.02 min",
+        "2 h",
+        "3.47 days",
+    ]
