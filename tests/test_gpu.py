@@ -1,11 +1,17 @@
 """The same numbers on a CUDA device as on the CPU, to the precision of their arithmetic."""
 
+import copy
+
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from robustode import sensitivity
 from robustode.api import evaluate
 from robustode.attacks.sensitivity import SensitivityAttack
+from robustode.evaluation.judge import Judge
+from robustode.models import load_model, wrap
 from tests.problems import random_points, random_snode
 
 pytestmark = [
@@ -30,6 +36,33 @@ def test_attack(norm):
     cpu = SensitivityAttack(norm=norm)(model, x, y)
     cuda = SensitivityAttack(norm=norm)(model.cuda(), x.cuda(), y.cuda())
     assert torch.allclose(cuda.distance.cpu(), cpu.distance, rtol=1e-6)
+
+
+def test_what_is_judged_is_free_of_tf32_also_where_the_search_may_use_it():
+    torch.manual_seed(0)
+    single = nn.Sequential(
+        nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.Flatten(), nn.Linear(64 * 28 * 28, 10)
+    )
+    x = torch.rand(32, 3, 32, 32, device="cuda")
+    model = wrap(single.cuda().eval().requires_grad_(False), bounds=(0.0, 1.0), classes=10, input_shape=(3, 32, 32))
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        logits = Judge(model).logits(x)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    exact = copy.deepcopy(single).double()(x.double())
+    assert (logits - exact).abs().max() < 1e-5 * exact.abs().max()  # with TF32 it is 1e-3
+
+
+def test_float64():
+    runs = []
+    for device in ("cpu", "cuda"):
+        model = load_model("zoo:snode-digits", dtype="float64", device=device)
+        options = {"attacks": "sensitivity-l2", "limit": 30, "audit": "none"}
+        runs.append(evaluate(model, "digits", device=device, **options).records.sort_values(["eps", "sample"]))
+    first, second = (records["distance"].to_numpy() for records in runs)
+    assert (abs(first - second) <= 1e-5 * first)[np.isfinite(first)].all()
 
 
 def test_evaluate():
