@@ -48,6 +48,17 @@ zoo: $(BIN)/.installed
 	$(BIN)/robustode train resnet --data digits --out $(ZOO)/resnet-digits.safetensors --force
 	test -z "$$ROBUSTODE_DATA" || $(BIN)/robustode run paper --seed 0 --out runs/paper-0 --resume
 
+# Runs a protocol unless its run is finished, and copies what is published of it to reports/.
+define publish
+test -f runs/$(1)/report.html || $(BIN)/robustode run $(1) --out runs/$(1) --resume
+$(BIN)/robustode report runs/$(1) --out runs/$(1)-comparison --force > /dev/null
+rm -rf reports/$(1)/tables reports/$(1)/figures
+mkdir -p reports/$(1)/tables reports/$(1)/figures
+cp runs/$(1)/run.json reports/$(1)/
+cp runs/$(1)/tables/* runs/$(1)-comparison/tables/paired_* reports/$(1)/tables/
+cp runs/$(1)/figures/*.svg runs/$(1)/figures/robust_accuracy_*.png reports/$(1)/figures/
+endef
+
 # The published table of reports/mnist14 (needs ROBUSTODE_DATA; half an hour on two cores).
 mnist14: $(BIN)/.installed
 	mkdir -p runs/mnist14-models
@@ -55,13 +66,7 @@ mnist14: $(BIN)/.installed
 	  test -f runs/mnist14-models/$$arch-mnist14.safetensors || \
 	  $(BIN)/robustode train $$arch --data mnist14 --out runs/mnist14-models/$$arch-mnist14.safetensors || exit 1; \
 	done
-	test -f runs/mnist14/report.html || $(BIN)/robustode run mnist14 --out runs/mnist14 --resume
-	$(BIN)/robustode report runs/mnist14 --out runs/mnist14-comparison --force > /dev/null
-	rm -rf reports/mnist14/tables reports/mnist14/figures
-	mkdir -p reports/mnist14/tables reports/mnist14/figures
-	cp runs/mnist14/run.json reports/mnist14/
-	cp runs/mnist14/tables/* runs/mnist14-comparison/tables/paired_* reports/mnist14/tables/
-	cp runs/mnist14/figures/*.svg runs/mnist14/figures/robust_accuracy_*.png reports/mnist14/figures/
+	$(call publish,mnist14)
 
 # The published table of reports/cifar10, by the recipes for two cores (needs ROBUSTODE_DATA; an hour on two cores).
 cifar10: $(BIN)/.installed
@@ -70,13 +75,7 @@ cifar10: $(BIN)/.installed
 	  out=runs/cifar10-models/cifar-$${arch#conv-}$${way%%:*}.safetensors; \
 	  test -f $$out || $(BIN)/robustode train $$arch --data cifar10 --recipe $${way#*:} --out $$out || exit 1; \
 	done; done
-	test -f runs/cifar10/report.html || $(BIN)/robustode run cifar10 --out runs/cifar10 --resume
-	$(BIN)/robustode report runs/cifar10 --out runs/cifar10-comparison --force > /dev/null
-	rm -rf reports/cifar10/tables reports/cifar10/figures
-	mkdir -p reports/cifar10/tables reports/cifar10/figures
-	cp runs/cifar10/run.json reports/cifar10/
-	cp runs/cifar10/tables/* runs/cifar10-comparison/tables/paired_* reports/cifar10/tables/
-	cp runs/cifar10/figures/*.svg runs/cifar10/figures/robust_accuracy_*.png reports/cifar10/figures/
+	$(call publish,cifar10)
 
 # The study in reports/paper and its two rows on 28x28 (needs ROBUSTODE_DATA; 75 minutes on two cores, by --shard).
 paper: $(BIN)/.installed

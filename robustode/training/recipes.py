@@ -111,6 +111,7 @@ _SNODES = (
     Recipe(arch="snode", data="spirals", model={"horizon": 10.0, "steps": 40, **_CENTRED}, optimiser=_SPIRALS_NCG),
 )
 _CONV = {"horizon": 5.0, "steps": 8, "activation": "relu", **_CENTRED}
+_CIFAR = {"patch": 2, "channels": 24, **_CONV}
 _SMALL_ADAM = SGDConfig(method="adam", epochs=12, batch=50, learning_rate=0.01)
 _LARGE_ADAM = SGDConfig(method="adam", epochs=4, batch=100, learning_rate=0.01)
 _CONVOLUTIONAL_SNODES = (
@@ -120,12 +121,7 @@ _CONVOLUTIONAL_SNODES = (
     Recipe(arch="conv-snode", data="fashion-mnist14", model=_CONV, optimiser=_LARGE_ADAM),
     Recipe(arch="conv-snode", data="mnist", model={"patch": 2, **_CONV}, optimiser=_LARGE_ADAM),
     Recipe(arch="conv-snode", data="fashion-mnist", model={"patch": 2, **_CONV}, optimiser=_LARGE_ADAM),
-    Recipe(
-        arch="conv-snode",
-        data="cifar10",
-        model={"patch": 2, "channels": 24, **_CONV},
-        optimiser=_LARGE_ADAM.replace(epochs=6),
-    ),
+    Recipe(arch="conv-snode", data="cifar10", model=_CIFAR, optimiser=_LARGE_ADAM.replace(epochs=6)),
 )
 _TWINS = (
     Recipe(arch="layered", model={"steps": 15, **_CENTRED}, optimiser=_SMALL_SGD),
@@ -171,14 +167,10 @@ _CERTIFIED = (
 )
 # Adversarial training by one random step, where two cores must do: Wong et al., arXiv 2001.03994. For images in [0, 1].
 _ONE_STEP = Adversary(attack="pgd", norm="linf", eps=4 / 255, steps=1, step_size=5 / 255)
+_ATTACKED_ADAM = _LARGE_ADAM.replace(epochs=6, adversary=_ONE_STEP)
 _ADVERSARIAL = (
-    Recipe(arch="conv-snode", model=_CONV, optimiser=_LARGE_ADAM.replace(epochs=6, adversary=_ONE_STEP)),
-    Recipe(
-        arch="conv-snode",
-        data="cifar10",
-        model={"patch": 2, "channels": 24, **_CONV},
-        optimiser=_LARGE_ADAM.replace(epochs=6, adversary=_ONE_STEP),
-    ),
+    Recipe(arch="conv-snode", model=_CONV, optimiser=_ATTACKED_ADAM),
+    Recipe(arch="conv-snode", data="cifar10", model=_CIFAR, optimiser=_ATTACKED_ADAM),
     Recipe(arch="resnet", model=_STAGES, optimiser=_SMALL_RESNET.replace(epochs=6, adversary=_ONE_STEP)),
 )
 # For one GPU: 0.6 and 0.7 million parameters, 0.3 and 0.2 GFLOP a forward row of 32×32×3.

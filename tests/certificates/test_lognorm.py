@@ -49,7 +49,7 @@ def exact_norm(matrices, norm):
 
 @pytest.mark.parametrize("kind", ["random", "all"])
 @pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("n", [1, 2, 5, 10])
+@pytest.mark.parametrize("n", [1, 2, 5, 10, 12])
 def test_above_every_vertex_and_near_the_highest(n, norm, kind):
     part, low, high, jacobians = box(n, n, kind)
     bound, exact = log_norm(part, low, high, norm), exact_log_norm(jacobians, norm)

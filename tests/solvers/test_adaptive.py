@@ -197,8 +197,9 @@ def test_a_state_that_is_not_finite_has_no_slope(activation):
     field = Field(model.weight, model.bias, model.horizon, sigma, model.operator, (12,))
     x[1, 5], x[2, 5] = -torch.inf, torch.nan
     shared = field.shared(torch.tensor(1.0), x)
-    each = field.each(1, torch.ones(3, dtype=torch.float64), x)
-    for slope in (shared, each):
+    zeros = torch.zeros(3, dtype=torch.float64)
+    outer, between = field.each(0, zeros, x), field.each(1, zeros + 1.0, x)
+    for slope in (shared, outer, between):
         assert slope.isfinite().all(1).tolist() == [True, False, False]
         assert slope[1:].isnan().any(1).all()
 
