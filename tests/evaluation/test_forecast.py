@@ -18,6 +18,7 @@ from robustode.evaluation.forecast import _line, _makespan, _scaled, forecast
 from robustode.evaluation.trial import Clean
 from robustode.models import wrap
 from robustode.models.resnet import ResNet
+from tests.evaluation.hungry import HUNGRY
 from tests.evaluation.problem import affine, forms, plan_of
 from tests.evaluation.runs import BUDGETS, run
 from tests.problems import random_affine, random_conv_snode, random_points, random_snode
@@ -169,33 +170,20 @@ def test_an_attack_that_always_fails_has_no_cost(tmp_path):
 
 
 SCRIPT = """
-import sys
-import torch
-from torch import nn
-from robustode.data import Data
 from robustode.evaluation.engines.options import Engine
 from robustode.evaluation.forecast import forecast
 from robustode.evaluation.plan import make_plan
 from robustode.evaluation.protocol import build_protocol
 from robustode.evaluation.runner import execute
-import robustode as ro
 
-torch.set_num_threads(1)
-torch.manual_seed(0)
 memory = int(sys.argv[2]) or None
-module = nn.Sequential(nn.Conv2d(1, 128, 3, padding=1), nn.Tanh(), nn.Conv2d(128, 8, 3), nn.Tanh(), nn.Flatten(),
-                       nn.Linear(8 * 26 * 26, 3)).requires_grad_(False)
-model = ro.wrap(module.eval(), bounds=(0.0, 1.0), classes=3, input_shape=(1, 28, 28))
-x = torch.rand(400, 1, 28, 28)
-with torch.no_grad():
-    y = torch.cat([model(part).argmax(1) for part in x.split(16)])
-data = Data(name="toy", split="test", x=x, y=y, index=torch.arange(400), bounds=(0.0, 1.0), classes=3, caption="")
+model, data = hungry(400)
 values = {"models": [{"model": "m"}], "attacks": "fgm-l2", "budgets": {"l2": [0.5]}, "allow_low_accuracy": True}
 plan = make_plan(build_protocol(values, "test"), data=data, modules=[model])
 if sys.argv[1] == "plan":
     print(forecast(plan, memory=memory).bytes)
 else:
-    run = execute(plan, __import__("pathlib").Path(sys.argv[3]), command="test", engine=Engine(memory=memory))
+    run = execute(plan, Path(sys.argv[3]), command="test", engine=Engine(memory=memory))
     print(run.meta["engine"]["peak_bytes"])
 """
 
@@ -204,7 +192,7 @@ else:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads memory as Linux gives it")
 @pytest.mark.parametrize("budget", [0, 900 * 10**6])
 def test_predicted_memory_is_within_a_quarter_of_the_peak(budget, tmp_path):
-    (tmp_path / "script.py").write_text(SCRIPT)
+    (tmp_path / "script.py").write_text(HUNGRY + SCRIPT)
 
     def said(what):
         words = [sys.executable, str(tmp_path / "script.py"), what, str(budget), str(tmp_path / "run")]

@@ -21,6 +21,7 @@ from robustode.evaluation.peak import peak_bytes
 from robustode.evaluation.rundir import read_run
 from robustode.models import wrap
 from robustode.models.snode import SNODE
+from tests.evaluation.hungry import HUNGRY
 from tests.evaluation.problem import affine, plan_of
 from tests.evaluation.runs import BUDGETS, run
 
@@ -101,21 +102,7 @@ def test_a_run_keeps_to_chunks_that_follow_from_its_budget(plan, tmp_path):
 
 BUDGET = 800 * 10**6
 SCRIPT = """
-import sys
-import torch
-from torch import nn
-import robustode as ro
-from robustode.data import Data
-
-torch.set_num_threads(1)
-torch.manual_seed(0)
-module = nn.Sequential(nn.Conv2d(1, 128, 3, padding=1), nn.Tanh(), nn.Conv2d(128, 8, 3), nn.Tanh(), nn.Flatten(),
-                       nn.Linear(8 * 26 * 26, 3)).requires_grad_(False)
-model = ro.wrap(module.eval(), bounds=(0.0, 1.0), classes=3, input_shape=(1, 28, 28))
-x = torch.rand(256, 1, 28, 28)
-with torch.no_grad():
-    y = torch.cat([model(part).argmax(1) for part in x.split(16)])
-data = Data(name="toy", split="test", x=x, y=y, index=torch.arange(256), bounds=(0.0, 1.0), classes=3, caption="")
+model, data = hungry(400)
 run = ro.evaluate(model, data, attacks="fgm-l2", eps={"l2": [0.5]}, audit="none", memory=int(sys.argv[1]) or None,
                   allow_low_accuracy=True)
 print(run.meta["engine"]["peak_bytes"])
@@ -125,7 +112,7 @@ print(run.meta["engine"]["peak_bytes"])
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak as Linux gives it")
 def test_a_process_keeps_to_its_budget(tmp_path):
-    (tmp_path / "script.py").write_text(SCRIPT)
+    (tmp_path / "script.py").write_text(HUNGRY + SCRIPT)
     peaks = []
     for budget in (0, BUDGET):
         words = [sys.executable, str(tmp_path / "script.py"), str(budget)]
