@@ -1,4 +1,7 @@
-"""GFLOP/s of the fused sweep against torch.matmul of the same shape, alternating in one run."""
+"""GFLOP/s of the fused sweep against torch.matmul of the same shape, alternating in one run.
+
+On a GPU also replayed as CUDA graphs, and all of it once more in TF32; `--bfloat16` adds rounded products.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,92 @@ import time
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
+from robustode.evaluation.precision import full_precision, tf32
+from robustode.models.device import resolve_device
 from robustode.models.snode import SNODE
+from robustode.solvers.flow import Flow
+from robustode.solvers.graphs import Graphs
+
+Tasks = dict[str, tuple[Callable[[], object], int]]
 
 
-def seconds(function: Callable[[], object]) -> float:
-    """Wall time of one call."""
+def seconds(function: Callable[[], object], device: torch.device) -> float:
+    """Wall time of one call, until the device has ended it."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    wait()
     start = time.perf_counter()
     function()
+    wait()
     return time.perf_counter() - start
 
 
+def forwards(flow: Flow, x0: Tensor, one: Tensor, many: Tensor, what: str = "") -> Tasks:
+    """Sweeps from the start, each with the number of times that the matrix products of the batch are in it."""
+    classes = many.shape[1]
+    return {
+        f"forward sweep{what}": (lambda: flow.forward(x0), 1),
+        f"recorded forward sweep{what}": (lambda: flow.record(x0), 1),
+        f"forward + reverse{what}": (lambda: flow.adjoint(flow.record(x0)[1], one), 2),
+        f"forward + reverse, {classes} cotangents{what}": (
+            lambda: flow.adjoint(flow.record(x0)[1], many),
+            1 + classes,
+        ),
+    }
+
+
+def reverses(flow: Flow, x0: Tensor, one: Tensor, many: Tensor) -> Tasks:
+    """Sweeps back from what one forward sweep has stored."""
+    _, tape = flow.record(x0)
+    classes = many.shape[1]
+    return {
+        "reverse sweep, 1 cotangent": (lambda: flow.adjoint(tape, one), 1),
+        f"reverse sweep, {classes} cotangents": (lambda: flow.adjoint(tape, many), classes),
+    }
+
+
+def plain(model: SNODE, x0: Tensor, one: Tensor) -> Tasks:
+    """The same network as a user would write it, by autograd: forward and backward."""
+    step = model.horizon / model.steps
+
+    def run() -> None:
+        z = x0.clone().requires_grad_(True)
+        out = z
+        for w, b in zip(model.weight, model.bias, strict=True):
+            out = out + step * torch.tanh(torch.nn.functional.linear(out, w, b))
+        out.backward(one)
+
+    return {"forward + backward, plain autograd": (run, 2)}
+
+
+def products(weight: Tensor, rows: Tensor, steps: int, multiple: int = 1) -> Tasks:
+    """The matrix products of a sweep, alone; the rows may be `multiple` batches."""
+
+    def run() -> None:
+        for _ in range(steps):
+            torch.matmul(rows, weight.t())
+
+    return {"matmul" if multiple == 1 else f"matmul, {multiple} x batch": (run, multiple)}
+
+
+def measured(tasks: Tasks, flop: float, repeats: int, device: torch.device, heading: str) -> None:
+    """Print a table of tasks beside the first of them."""
+    times: dict[str, list[float]] = {name: [] for name in tasks}
+    for function, _ in tasks.values():
+        function()
+    for _ in range(repeats):
+        for name, (function, _) in tasks.items():
+            times[name].append(seconds(function, device))
+    rates = {name: tasks[name][1] * flop / statistics.median(taken) for name, taken in times.items()}
+    base = next(iter(rates.values()))
+    print(f"{heading:44s} {'GFLOP/s':>9s} {'of matmul':>10s}")
+    for name, rate in rates.items():
+        print(f"{name:44s} {rate / 1e9:9.1f} {rate / base:10.0%}")
+
+
 def main() -> None:
-    """Print a table: forward, recorded forward, reverse (1 and `classes` cotangents), autograd's backward."""
+    """Print a table for each precision: matrix products, sweeps, plain autograd."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch", type=int, default=1000)
     parser.add_argument("--side", type=int, default=14)
@@ -28,57 +104,39 @@ def main() -> None:
     parser.add_argument("--knots", type=int, default=30)
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--bfloat16", action="store_true", help="also with factors rounded to bfloat16")
     args = parser.parse_args()
-    shape = (1, args.side, args.side)
-    model = SNODE(input_shape=shape, classes=args.classes, steps=args.steps, knots=args.knots).requires_grad_(False)
-    features, batch = args.side**2, args.batch
-    x = torch.rand(batch, *shape, generator=torch.Generator().manual_seed(0))
-    flow, x0 = model.flow, model.encode(x)
-    _, tape = flow.record(x0)
-    one = torch.randn(batch, features, generator=torch.Generator().manual_seed(1))
+    device, shape = resolve_device(args.device), (1, args.side, args.side)
+    card = device.type == "cuda"
+    model = SNODE(input_shape=shape, classes=args.classes, steps=args.steps, knots=args.knots)
+    model = model.requires_grad_(False).to(device)
+    draws, features = torch.Generator().manual_seed(0), args.side**2
+    x0 = model.encode(torch.rand(args.batch, *shape, generator=draws).to(device))
+    one = torch.randn(args.batch, features, generator=draws).to(device)
     many = one[:, None].expand(-1, args.classes, -1).contiguous()
-    weight, state = model.weight[0].t(), x0.clone()
+    flop = 2 * args.batch * features**2 * args.steps
+    where = torch.cuda.get_device_name(device) if card else f"{torch.get_num_threads()} threads"
+    print(f"batch {args.batch}, {features} features, {args.steps} steps, {where}")
 
-    def matmuls(rows: torch.Tensor) -> None:
-        for _ in range(args.steps):
-            torch.matmul(rows, weight)
+    def all_of(dtype: torch.dtype | None = None) -> Tasks:
+        view = model.searched(products=dtype)
+        tasks = products(model.weight[0].to(dtype), x0.to(dtype), args.steps) | forwards(view.flow, x0, one, many)
+        if card:
+            captured = model.searched(products=dtype, graphs=Graphs())
+            tasks |= forwards(captured.flow, x0, one, many, ", CUDA graph")
+        return tasks
 
-    def plain() -> None:
-        """The same network as a user would write it, by autograd: forward and backward."""
-        z = x0.clone().requires_grad_(True)
-        out = z
-        for w, b in zip(model.weight, model.bias, strict=True):
-            out = out + flow.step * torch.tanh(torch.nn.functional.linear(out, w, b))
-        out.backward(one)
-
-    def fused() -> None:
-        _, recorded = flow.record(x0)
-        flow.adjoint(recorded, one)
-
-    tasks: dict[str, tuple[Callable[[], object], int]] = {
-        "matmul": (lambda: matmuls(state), 1),
-        "forward sweep": (lambda: flow.forward(x0), 1),
-        "recorded forward sweep": (lambda: flow.record(x0), 1),
-        "reverse sweep, 1 cotangent": (lambda: flow.adjoint(tape, one), 1),
-        f"matmul, {args.classes} x batch": (lambda: matmuls(many.reshape(-1, features)), args.classes),
-        f"reverse sweep, {args.classes} cotangents": (lambda: flow.adjoint(tape, many), args.classes),
-        "forward + reverse, fused": (fused, 2),
-    }
-    if args.knots == args.steps:
-        tasks["forward + backward, plain autograd"] = (plain, 2)
-    times: dict[str, list[float]] = {name: [] for name in tasks}
-    for function, _ in tasks.values():
-        function()
-    for _ in range(args.repeats):
-        for name, (function, _) in tasks.items():
-            times[name].append(seconds(function))
-    flop = 2 * batch * features**2 * args.steps
-    base = flop / statistics.median(times["matmul"])
-    print(f"batch {batch}, {features} features, {args.steps} steps, {torch.get_num_threads()} threads, float32")
-    print(f"{'':36s} {'GFLOP/s':>9s} {'of matmul':>10s}")
-    for name, (_, multiple) in tasks.items():
-        rate = multiple * flop / statistics.median(times[name])
-        print(f"{name:36s} {rate / 1e9:9.1f} {rate / base:10.0%}")
+    with full_precision():
+        tasks = all_of() | reverses(model.flow, x0, one, many)
+        tasks |= products(model.weight[0], many.flatten(0, 1), args.steps, args.classes)
+        tasks |= plain(model, x0, one) if args.knots == args.steps else {}
+        measured(tasks, flop, args.repeats, device, "float32")
+    if card:
+        with tf32():
+            measured(all_of(), flop, args.repeats, device, "TF32")
+    if args.bfloat16:
+        measured(all_of(torch.bfloat16), flop, args.repeats, device, "products in bfloat16")
 
 
 if __name__ == "__main__":

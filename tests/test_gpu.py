@@ -12,7 +12,9 @@ from robustode.api import evaluate
 from robustode.attacks.sensitivity import SensitivityAttack
 from robustode.evaluation.judge import Judge
 from robustode.models import load_model, wrap
-from tests.problems import random_points, random_snode
+from robustode.sensitivity.linearise import linearise
+from robustode.solvers.graphs import Graphs
+from tests.problems import random_conv_snode, random_points, random_snode
 
 pytestmark = [
     pytest.mark.gpu,
@@ -53,6 +55,34 @@ def test_what_is_judged_is_free_of_tf32_also_where_the_search_may_use_it():
         torch.set_float32_matmul_precision(before)
     exact = copy.deepcopy(single).double()(x.double())
     assert (logits - exact).abs().max() < 1e-5 * exact.abs().max()  # with TF32 it is 1e-3
+
+
+@pytest.mark.parametrize("make", [random_snode, random_conv_snode])
+def test_captured_sweeps(make):
+    model = make(scale=2.0, steps=12)
+    x = random_points(model.input_shape, 20)
+    expected = sensitivity.jacobian(model, x)
+    graphs = Graphs()
+    view = model.cuda().searched(graphs=graphs)
+    for _ in range(2):
+        first, second = linearise(view, x.cuda()), linearise(view, 1 - x.cuda())
+        eye = torch.eye(model.classes, dtype=x.dtype, device="cuda").expand(len(x), -1, -1)
+        assert torch.allclose(first.vjp(eye).cpu(), expected, rtol=0, atol=1e-11)
+        assert torch.allclose(second.logits, model(1 - x.cuda()), rtol=0, atol=1e-12)
+        with torch.no_grad():
+            assert torch.allclose(view(x.cuda()), first.logits, rtol=0, atol=1e-12)
+    assert len(graphs) == 3
+
+
+@pytest.mark.parametrize("precision", ["full", "tf32", "bfloat16"])
+@pytest.mark.parametrize("name", ["snode", "resnet"])
+def test_the_search_in_a_shorter_precision_and_by_graphs(name, precision):
+    options = {"attacks": "sensitivity-l2", "limit": 60, "audit": "none", "device": "cuda"}
+    full = evaluate(f"zoo:{name}-digits", **options).records
+    short = evaluate(f"zoo:{name}-digits", search_precision=precision, cuda_graphs=True, **options).records
+    ratio = (short["distance"] / full["distance"])[full["status"] == "success"]
+    assert (short["status"] == full["status"]).all()
+    assert np.exp(np.log(ratio).mean()) < 1.01
 
 
 def test_float64():

@@ -1,4 +1,4 @@
-"""Coarser levels of an sNODE: the same network on fewer steps, where a sample's answers are the same."""
+"""Cheaper levels of a model, where a sample's answers are the same: fewer steps of an sNODE, a shorter precision."""
 
 from __future__ import annotations
 
@@ -26,15 +26,18 @@ class Level:
     share: float
 
 
-def coarser(model: Classifier) -> Iterator[Level]:
-    """Yield the levels below an sNODE on a fixed grid, cheapest first; none for any other module."""
+def cheaper(model: Classifier) -> Iterator[Level]:
+    """Yield the levels below a model, cheapest first: those of an sNODE on a fixed grid, and the model in the shorter
+    precision of the search, if it has one. A pass in that counts as one: what it saves depends on the machine."""
     network: Any = getattr(model, "bare", model)
     steppable: Any = model
-    if not isinstance(network, SNODE) or isinstance(network, Layered) or network.solver is not None:
-        return
-    for steps in sorted({max(2, math.ceil(share * network.steps)) for share in SHARES}):
-        if 2 * steps <= network.steps:
-            yield Level(steppable.at_steps(steps), steps / network.steps)
+    if isinstance(network, SNODE) and not isinstance(network, Layered) and network.solver is None:
+        for steps in sorted({max(2, math.ceil(share * network.steps)) for share in SHARES}):
+            if 2 * steps <= network.steps:
+                yield Level(steppable.at_steps(steps), steps / network.steps)
+    reduced = steppable.reduced() if hasattr(model, "reduced") else None
+    if reduced is not None:
+        yield Level(reduced, 1.0)
 
 
 def level_of_each(search: Search, clean: Tensor, temperature: float) -> tuple[list[tuple[Level, Tensor]], Tensor]:
@@ -49,10 +52,10 @@ def level_of_each(search: Search, clean: Tensor, temperature: float) -> tuple[li
         temperature: of the soft margin.
 
     Returns:
-        Pairs of a level and the rows it is taken for; and the rows that no coarser level suits.
+        Pairs of a level and the rows it is taken for; and the rows that no cheaper level suits.
     """
     rows, out = search.every, []
-    for level in coarser(search.model):
+    for level in cheaper(search.model):
         coarse = search.spawn(rows, model=level.model, share=level.share)
         value, _ = coarse.evaluate(coarse.every, coarse.x0, temperature=temperature)
         agrees = (value - clean[rows]).abs() <= AGREEMENT * clean[rows].abs()

@@ -31,6 +31,8 @@ def run_command(
     out: options.Out = None,
     limit: options.Limit = None,
     device: options.Device = "cpu",
+    search_precision: options.SearchPrecision = None,
+    cuda_graphs: options.CudaGraphs = False,
     no_store: options.NoStore = False,
     audit: options.AuditOrNone = None,
     transfer: options.Transfer = None,
@@ -69,6 +71,7 @@ def run_command(
     from robustode.evaluation.study import is_study
 
     said = {"limit": limit, "seed": seed, "models": model, "data": data, "audit": audit, "transfer": transfer}
+    said |= {"search_precision": search_precision, "cuda_graphs": cuda_graphs or None}
     changes = {key: value for key, value in said.items() if value is not None}
     if is_study(evaluation):
         others = {key: value for key, value in changes.items() if key not in ("seed", "models")} | {"model": model}
@@ -78,7 +81,7 @@ def run_command(
         return _run_study(
             evaluation,
             out or Path("runs") / Path(evaluation).stem,
-            {f"--{key}": value for key, value in (others | flags).items() if value},
+            {f"--{key.replace('_', '-')}": value for key, value in (others | flags).items() if value},
             resume=resume,
             seed=seed,
             shard=shard,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -121,10 +121,21 @@ def _search(
         if attack is None:
             parts.append(_counted(counted, None, x))
             continue
-        with guarded(counted.bare) if card.provider == "python" else nullcontext():
+        with guarded(counted.bare) if card.provider == "python" else nullcontext(), _searching(counted, card):
             result = attack(counted, x[rows].clone(), y[rows].clone(), generator=own)
         parts.append(_counted(counted, result, result.x_adv if result.returned is None else result.returned))
     return joined(parts)
+
+
+def _searching(counted: Counted, card: Card) -> AbstractContextManager[None]:
+    """The model as an attack may search on it.
+
+    In a ball, every pass may be in the shorter precision of the search. The points of a minimal-norm attack lie on the
+    boundary of the model that it sees, so that one of a library sees the model itself, and our own comes back to it.
+    """
+    if card.implementation == "robustode:sensitivity":
+        return counted.searching(whole=False)
+    return counted.searching(whole=True) if card.kind == "budget" else nullcontext()
 
 
 def _counted(counted: Counted, result: AttackResult | None, points: Tensor) -> Searched:

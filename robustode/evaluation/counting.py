@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
+from robustode.evaluation.precision import full_precision, tf32
+from robustode.evaluation.searched import Searched
 from robustode.models.base import Classifier
 from robustode.sensitivity.linearise import Linearisation, linearise
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Present:
+    """What answers at present, and inside what.
+
+    Attributes:
+        model: to passes of the model.
+        reduced: to passes that ask for the shorter precision; None where there is none.
+        inside: what every pass of `model` is made inside of.
+    """
+
+    model: Classifier
+    reduced: Classifier | None = None
+    inside: Callable[[], AbstractContextManager[Any]] = nullcontext
 
 
 class Counted(nn.Module):
@@ -16,6 +36,10 @@ class Counted(nn.Module):
     A backward is counted when a gradient arrives at the logits, so a second derivative of a loss that is not linear in
     them counts once more. Inside `torch.func.vmap` a batch of derivatives counts as one.
 
+    Args:
+        model: classifier in eval mode.
+        searched: the same model as attacks search on it; None for no other than itself.
+
     Attributes:
         forwards, backwards: rows so far, times `draws`. A cotangent of the fused sweep counts as one backward row.
         draws: passes of the model in one answer; more than one where answers are averaged (`Averaged`).
@@ -23,9 +47,11 @@ class Counted(nn.Module):
             whose evaluations are then counted as they happen (`evaluations`).
     """
 
-    def __init__(self, model: Classifier) -> None:
+    def __init__(self, model: Classifier, searched: Searched | None = None) -> None:
         super().__init__()
         self.bare = model
+        self._searched = Searched(full=model) if searched is None else searched
+        self._present = _Present(model=model)
         self.bounds, self.classes, self.input_shape = model.bounds, model.classes, model.input_shape
         self.draws = int(getattr(model, "draws", 1))
         self.forwards = self.backwards = 0.0
@@ -54,7 +80,8 @@ class Counted(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits of the model and count."""
         self.forwards += len(x) * self.draws
-        logits = self.bare(x)
+        with self._present.inside():
+            logits = self._present.model(x)
         self.add(getattr(self.bare, "last_nfe", None))
         if logits.requires_grad:
             logits = logits.view_as(logits)
@@ -67,15 +94,39 @@ class Counted(nn.Module):
     def linearise(self, x: Tensor) -> Linearisation:
         """Return the model's own linearisation, counted."""
         self.forwards += len(x) * self.draws
-        linear = linearise(self.bare, x)
+        with self._present.inside():
+            linear = linearise(self._present.model, x)
         taken = getattr(self.bare, "last_nfe", None)
         self.add(taken)
         return _CountedLinearisation(linear, self, taken)
 
-    def at_steps(self, steps: int) -> _Coarse:
+    @contextmanager
+    def searching(self, *, whole: bool) -> Iterator[None]:
+        """Answer as the model is searched, not as it is judged, until the end.
+
+        Args:
+            whole: every pass in the shorter precision of the search, if it has one; else only the levels do, which a
+                search comes back from to the model itself (`at_steps`, `reduced`).
+        """
+        found, before = self._searched, self._present
+        model = found.reduced if whole and found.reduced is not None else found.full
+        inside = full_precision if found.tf32 and not whole else nullcontext
+        self._present = _Present(model=model, reduced=found.reduced, inside=inside)
+        try:
+            with tf32() if found.tf32 else nullcontext():
+                yield
+        finally:
+            self._present = before
+
+    def at_steps(self, steps: int) -> _Level:
         """Return the model on a coarser grid, of which a pass counts as its fraction of one of the model itself."""
-        network: Any = self.bare
-        return _Coarse(self, network.at_steps(steps), steps / network.steps)
+        network: Any = self._present.reduced or self._present.model
+        return _Level(self, network.at_steps(steps), steps / network.steps)
+
+    def reduced(self) -> _Level | None:
+        """Return the model in the shorter precision of the search, counted with it; None where there is none."""
+        reduced = self._present.reduced
+        return None if reduced is None else _Level(self, reduced, 1.0)
 
     def add(self, taken: Tensor | None) -> None:
         """Count the evaluations that the rows of a pass took, (rows,), where the model says."""
@@ -94,8 +145,8 @@ class Counted(nn.Module):
         self._taken = self._rows = None
 
 
-class _Coarse(nn.Module):
-    """A coarser level of a counted sNODE, counted with it."""
+class _Level(nn.Module):
+    """A cheaper level of a counted model, counted with it."""
 
     def __init__(self, counted: Counted, level: Any, share: float) -> None:
         super().__init__()

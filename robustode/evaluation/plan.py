@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from robustode.data import CATALOGUE, Data, check_fits, default_budgets, load_data
@@ -16,6 +17,7 @@ from robustode.evaluation.certified import LeftOut
 from robustode.evaluation.planned import Known, PlannedModel, load_models, look_at, samples_for
 from robustode.evaluation.protocol import Protocol, digest
 from robustode.evaluation.selection import Selection, fitting, resolved_attacks, select_attacks
+from robustode.models.base import parameters_like
 
 Budgets = dict[str, tuple[float, ...]]
 
@@ -35,7 +37,7 @@ class Plan:
         certified: {norm: radii} of the norms of the certificates.
         smoothed: the same for certificates of the smoothed model: of L2, if there are any.
         left_out: {label of a model: {norm: {bound: why the model has none such}}}.
-        hash: of data, subset, cards, budgets, seed, eot and shard size; models are not in it.
+        hash: of data, subset, cards, budgets, seed, eot, shard size and a shorter search precision; not of the models.
     """
 
     protocol: Protocol
@@ -76,6 +78,7 @@ def make_plan(
     for model in models:
         check_fits(samples, model.module)
         _check_units(samples, model)
+        _check_search(protocol, model)
     if protocol.uncertainty is not None:
         some = slice(0, 1 if protocol.eot else 32)  # random answers differ in a batch and alone
         for model in models:
@@ -196,6 +199,24 @@ def _budgets(protocol: Protocol, own: tuple[str, ...], more: tuple[str, ...], da
     return out
 
 
+def _check_search(protocol: Protocol, model: PlannedModel) -> None:
+    """Raise unless attacks can search on a model as the protocol says."""
+    device, dtype = parameters_like(model.module)
+    if protocol.search_precision == "tf32" and device.type != "cuda":
+        with protocol.blaming("search_precision"):
+            fix = "Add --device cuda, or take bfloat16."
+            raise OptionError("search precision tf32", expected="device 'cuda'", got=f"device '{device}'", fix=fix)
+    if protocol.search_precision != "full" and dtype != torch.float32:
+        with protocol.blaming("search_precision"):
+            what, own = f"search precision of model '{model.label}'", str(dtype).removeprefix("torch.")
+            raise OptionError(what, expected=f"full, as it computes in {own}", got=protocol.search_precision)
+    if protocol.cuda_graphs and device.type != "cuda":
+        with protocol.blaming("cuda_graphs"):
+            raise OptionError(
+                "CUDA graphs", expected="device 'cuda'", got=f"device '{device}'", fix="Add --device cuda."
+            )
+
+
 def _hash(protocol: Protocol, attacks: Selection, budgets: Budgets, data: Data) -> str:
     """What a record's numbers depend on, besides the model; titles and papers may be reworded."""
     words = ("title", "paper")
@@ -208,5 +229,6 @@ def _hash(protocol: Protocol, attacks: Selection, budgets: Budgets, data: Data) 
         "seed": protocol.seed,
         "shard": protocol.shard,
         "eot": protocol.eot,
+        **({} if protocol.search_precision == "full" else {"search_precision": protocol.search_precision}),
     }
     return digest(values)

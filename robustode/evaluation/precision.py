@@ -1,4 +1,4 @@
-"""Full float32 arithmetic for what is judged, whatever was allowed for what is searched."""
+"""Full float32 arithmetic for what is judged, whatever is allowed for what is searched."""
 
 from __future__ import annotations
 
@@ -19,6 +19,20 @@ def full_precision() -> Iterator[None]:
     """
     with _older(), _newer():
         yield
+
+
+@contextmanager
+def tf32() -> Iterator[None]:
+    """Let a GPU round the factors of float32 products to TF32 (10 bits of mantissa); sums stay float32.
+
+    Nothing changes on a CPU, and what was set before holds again afterwards.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @contextmanager

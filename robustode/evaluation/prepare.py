@@ -19,6 +19,7 @@ from robustode.evaluation.parts import parts_of
 from robustode.evaluation.plan import Plan
 from robustode.evaluation.planned import PlannedModel, samples_for
 from robustode.evaluation.rows import Subject
+from robustode.evaluation.searched import searched
 from robustode.evaluation.seeds import seed_of
 from robustode.evaluation.selection import unfit_in_words
 
@@ -52,7 +53,9 @@ def prepare_model(plan: Plan, model: PlannedModel, tell: Listener, memory: int |
         tell(Event(kind="clean", model=model.label, text="; ".join(model.notes), clean=clean))
         check_clean(plan, model, x[:64], clean)
     parts = parts_of(x, y, plan.data.index, pred, margin, plan.protocol.shard)
-    subject = Subject(label=model.label, hash=model.hash, counted=Counted(model.module), judge=judge)
+    options = {"precision": plan.protocol.search_precision, "graphs": plan.protocol.cuda_graphs}
+    counted = Counted(model.module, searched(model.module, **options))
+    subject = Subject(label=model.label, hash=model.hash, counted=counted, judge=judge)
     return Ready(planned=model, subject=subject, clean=clean, shards=parts)
 
 

@@ -32,6 +32,7 @@ from robustode.toml_lines import line_of, place
 from robustode.validation import as_value_error, validated
 
 AUDITS = ("none", "cheap", "full")
+PRECISIONS = ("full", "tf32", "bfloat16")
 OUTPUTS = ("tables", "figures", "report", "adversarials")
 
 Strict = Field(strict=True)
@@ -81,9 +82,10 @@ class Protocol(BaseModel):
     """A whole evaluation. `robustode eval` builds one from its flags; `robustode run` reads one from a file.
 
     The hash that is stamped into every record is of what decides the numbers of the attacks: the samples themselves
-    (data, split, limit), every parameter of every card, the budgets with defaults filled in, seed, shard and eot
-    (`robustode.evaluation.plan`). Not part of it are the models, which have hashes of their own in the records, so that
-    two models under one protocol show it; uncertainty, certificates and smoothing, which are apart from the attacks;
+    (data, split, limit), every parameter of every card, the budgets with defaults filled in, seed, shard, eot
+    and a search_precision that is not "full" (`robustode.evaluation.plan`). Not part of it are the models, which have
+    hashes of their own in the records, so that two models under one protocol show it; where they run, with
+    cuda_graphs; uncertainty, certificates and smoothing, which are apart from the attacks;
     the audit with `transfer`, whose rows are apart (attack "audit-...") and may be made anew when the run has ended;
     and what is kept or said: outputs, title, allow_low_accuracy.
 
@@ -99,6 +101,9 @@ class Protocol(BaseModel):
         seed: seed of every random draw, 0 to 2⁶³ − 1; subsets are drawn with it too.
         shard: samples in a unit of work.
         eot: draws averaged for a model that answers differently on repeats.
+        search_precision: what attacks may multiply in while they search, of models in float32: "full", "tf32" (on a
+            GPU) or "bfloat16"; their points are judged in full float32.
+        cuda_graphs: replay the sweeps of sNODEs as CUDA graphs while attacks search; needs a GPU.
         allow_low_accuracy: go on although the clean accuracy is suspicious.
         audit: checks of the numbers: "none", "cheap" for those that cost little, "full" for all.
         transfer: further models whose adversarials a full audit tries on these.
@@ -125,6 +130,8 @@ class Protocol(BaseModel):
     seed: int = Field(default=0, ge=0, lt=2**63, strict=True)
     shard: int = Field(default=500, ge=1, strict=True)
     eot: Annotated[int, Strict, Field(ge=1)] | None = None
+    search_precision: str = "full"
+    cuda_graphs: bool = Field(default=False, strict=True)
     allow_low_accuracy: bool = Field(default=False, strict=True)
     audit: str = "cheap"
     transfer: tuple[str, ...] = ()
@@ -149,6 +156,13 @@ class Protocol(BaseModel):
     def _scope(cls, value: str) -> str:
         if value not in AUDITS:
             raise ValueError(str(unknown("audit", value, AUDITS)).removeprefix("unknown audit: "))
+        return value
+
+    @field_validator("search_precision")
+    @classmethod
+    def _precision(cls, value: str) -> str:
+        if value not in PRECISIONS:
+            raise ValueError(str(unknown("precision", value, PRECISIONS)).removeprefix("unknown precision: "))
         return value
 
     @field_validator("outputs")

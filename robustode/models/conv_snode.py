@@ -94,7 +94,7 @@ class ConvSNODE(SNODE):
 
     arch: ClassVar[str] = "conv-snode"
     schema: ClassVar[type[SNODEConfig]] = ConvSNODEConfig
-    operator: ClassVar[Operator] = Convolution()
+    operator: Operator = Convolution()
     _config: ConvSNODEConfig
 
     def lift(self, x: Tensor) -> Tensor:

@@ -15,8 +15,7 @@ class Layered(SNODE):
     components.
 
     It is the map of an `SNODE` with Euler and as many knots as steps, but its layers are drawn independently of each
-    other,
-    are trained by SGD or Adam, and are not samples of a path in depth: `at_steps` is refused.
+    other, are trained by SGD or Adam, and are not samples of a path in depth: `at_steps` is refused.
 
     Args:
         steps: number of layers N; h = horizon / N. The other arguments are those of `SNODE`.

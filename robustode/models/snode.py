@@ -16,7 +16,9 @@ from robustode.solvers.adaptive import AdaptiveSolver, changed_solver
 from robustode.solvers.depth import knot_depths, smoothness
 from robustode.solvers.field import Field
 from robustode.solvers.flow import Flow
+from robustode.solvers.graphs import GraphedFlow, Graphs
 from robustode.solvers.operators import Dense, Operator
+from robustode.solvers.rounded import Rounded
 from robustode.solvers.solve import Solve
 from robustode.solvers.tableau import tableau
 
@@ -50,7 +52,8 @@ class SNODE(nn.Module):
 
     arch: ClassVar[str] = "snode"
     schema: ClassVar[type[SNODEConfig]] = SNODEConfig
-    operator: ClassVar[Operator] = Dense()
+    operator: Operator = Dense()
+    graphs: Graphs | None = None
 
     def __init__(self, *, seed: int = 0, **config: Any) -> None:
         super().__init__()
@@ -135,18 +138,17 @@ class SNODE(nn.Module):
     @property
     def flow(self) -> Flow:
         """The discrete flow x(0) → x(T) with the present weights; raises `ModelError` if the method is adaptive."""
-        if self.solver is not None:
-            fix = "Take a fixed grid: model.with_solver(method='rk4', steps=N)."
-            raise ModelError("fused sweep", expected="a fixed-step method", got=f"{self.solver}", fix=fix)
-        return Flow(
-            weight=self.weight,
-            bias=self.bias,
-            horizon=self.horizon,
-            steps=self._config.steps,
-            tableau=tableau(self._config.method),
-            activation=activation(self._config.activation),
-            operator=self.operator,
-        )
+        self._check_fixed()
+        values: dict[str, Any] = {
+            "weight": self.weight,
+            "bias": self.bias,
+            "horizon": self.horizon,
+            "steps": self._config.steps,
+            "tableau": tableau(self._config.method),
+            "activation": activation(self._config.activation),
+            "operator": self.operator,
+        }
+        return Flow(**values) if self.graphs is None else GraphedFlow(**values, graphs=self.graphs)
 
     @property
     def encoding_scale(self) -> float:
@@ -223,13 +225,43 @@ class SNODE(nn.Module):
         Raises:
             ModelError: an unknown method, a value out of its range, or one that the method does not have.
         """
+        changes = changed_solver(self._config, method=method, steps=steps, rtol=rtol, atol=atol, backend=backend)
+        view = self._view()
+        view._config = self._config.model_copy(update=changes)
+        return view
+
+    def searched(self, *, products: torch.dtype | None = None, graphs: Graphs | None = None) -> SNODE:
+        """Return the same network as an attack may search on it, faster: a view that shares the weights.
+
+        Args:
+            products: what factors of products are rounded to (`Rounded`), torch.bfloat16 or torch.float16; None for
+                their own format.
+            graphs: where captured sweeps are kept (`GraphedFlow`); None to capture none.
+
+        Raises:
+            ModelError: the solver is adaptive: it has no sweep of its own, and its steps would follow the rounding.
+        """
+        self._check_fixed()
+        view = self._view()
+        view.graphs = graphs
+        if products is not None:
+            view.operator = Rounded(self.operator, products)
+        return view
+
+    def _view(self) -> SNODE:
+        """Return another module of the same weights and values."""
         view = object.__new__(type(self))
         nn.Module.__init__(view)
-        changes = changed_solver(self._config, method=method, steps=steps, rtol=rtol, atol=atol, backend=backend)
-        view._config = self._config.model_copy(update=changes)
-        view.weight, view.bias = self.weight, self.bias
+        view._config, view.weight, view.bias = self._config, self.weight, self.bias
+        view.operator, view.graphs = self.operator, self.graphs
         view.train(self.training)
         return view
+
+    def _check_fixed(self) -> None:
+        """Raise `ModelError` if the method is adaptive."""
+        if self.solver is not None:
+            fix = "Take a fixed grid: model.with_solver(method='rk4', steps=N)."
+            raise ModelError("fused sweep", expected="a fixed-step method", got=f"{self.solver}", fix=fix)
 
     def check_shape(self, x: Tensor) -> None:
         """Raise `ModelError` unless `x` is (batch, *input_shape)."""

@@ -33,6 +33,7 @@ def common(records: pd.DataFrame, meta: dict[str, Any]) -> list[str]:
         f"Data: {meta['data']['caption']} (n = {meta['data']['n']}).",
         _twins(meta),
         _eot(meta),
+        precision(meta),
         _cascade(records),
         partial(meta),
         unfit_in_words(meta.get("not_applicable") or []),
@@ -67,6 +68,12 @@ def _cascade(records: pd.DataFrame) -> str:
 
 def _eot(meta: dict[str, Any]) -> str:
     return f"Predictions are averaged over {meta['eot']} passes (EOT)." if meta.get("eot") else ""
+
+
+def precision(meta: dict[str, Any]) -> str:
+    """Return the sentence on the precision of the search, empty if it was the model's own."""
+    found = meta["protocol"].get("search_precision", "full")
+    return "" if found == "full" else f"Attacks searched in {found}; every point was judged in float32."
 
 
 def _twins(meta: dict[str, Any]) -> str:

@@ -92,6 +92,8 @@ def notes(runs: Sequence[RunDir], meta: dict[str, Any]) -> list[str]:
         )
     if meta.get("eot"):
         found.append(f"The predictions are random: averaged over {meta['eot']} passes (EOT).")
+    if words := captions.precision(meta):
+        found.append(words)
     for what, plural in (("versions", "versions of libraries"), ("machine", "machines; do not compare seconds")):
         if len({json.dumps(run.meta.get(what), sort_keys=True) for run in runs}) > 1:
             found.append(f"The runs come from different {plural}.")

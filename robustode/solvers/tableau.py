@@ -15,9 +15,8 @@ class Tableau:
         a: strictly lower triangular stage coefficients, one row per stage.
         b: weights of the stages, summing to 1.
         depth: abscissa, in steps, at which stage i takes the weights θ. It is the usual c_i = Σ_j a_ij except for
-            Euler,
-            which takes the weights at the middle of its step: with as many knots as steps it is then exactly a layered
-                net.
+            Euler, which takes the weights at the middle of its step: with as many knots as steps it is then exactly a
+            layered net.
         order: order of convergence for weights that are smooth in depth.
     """
 

@@ -3,7 +3,7 @@
 import torch
 
 from robustode.attacks import SensitivityAttack
-from robustode.attacks.levels import coarser, level_of_each
+from robustode.attacks.levels import cheaper, level_of_each
 from robustode.attacks.search import Search
 from robustode.evaluation.counting import Counted
 from robustode.models.layered import Layered
@@ -17,12 +17,12 @@ def smooth(steps=60):
 
 def test_levels_are_those_of_an_snode_on_a_fixed_grid():
     model = smooth()
-    assert [level.model.steps for level in coarser(model)] == [6, 12, 20]
-    assert [level.share for level in coarser(model)] == [0.1, 0.2, 20 / 60]
-    assert not list(coarser(random_affine()))
-    assert not list(coarser(model.with_solver(method="dopri5")))
-    assert not list(coarser(Layered(input_shape=(6,), classes=3, steps=30)))
-    assert not list(coarser(smooth(steps=3)))
+    assert [level.model.steps for level in cheaper(model)] == [6, 12, 20]
+    assert [level.share for level in cheaper(model)] == [0.1, 0.2, 20 / 60]
+    assert not list(cheaper(random_affine()))
+    assert not list(cheaper(model.with_solver(method="dopri5")))
+    assert not list(cheaper(Layered(input_shape=(6,), classes=3, steps=30)))
+    assert not list(cheaper(smooth(steps=3)))
 
 
 def levels(model, x, y):

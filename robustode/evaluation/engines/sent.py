@@ -24,6 +24,7 @@ from robustode.evaluation.judge import Judge
 from robustode.evaluation.parts import parts_of
 from robustode.evaluation.plan import Plan
 from robustode.evaluation.rows import Subject
+from robustode.evaluation.searched import searched
 from robustode.models import load_model, model_hash
 from robustode.models.base import parameters_like
 from robustode.models.factory import PREFIX
@@ -60,7 +61,7 @@ class Sent:
     Attributes:
         samples: of the run.
         models: of the run.
-        shard, eot: of the protocol.
+        shard, eot, search_precision, cuda_graphs: of the protocol.
         device: where the models run.
         threads: of torch, in one worker.
         folder: of the command, from which the paths of the user's code go.
@@ -74,6 +75,8 @@ class Sent:
     protocol: str
     shard: int
     eot: int | None
+    search_precision: str
+    cuda_graphs: bool
     device: str
     threads: int
     folder: Path
@@ -93,7 +96,8 @@ class Sent:
         for model in self.models:
             module = self._module(model)
             judge = Judge(module, batches=model.batches, size=model.size)
-            subjects.append(Subject(label=model.label, hash=model.hash, counted=Counted(module), judge=judge))
+            counted = Counted(module, searched(module, precision=self.search_precision, graphs=self.cuda_graphs))
+            subjects.append(Subject(label=model.label, hash=model.hash, counted=counted, judge=judge))
             device, dtype = parameters_like(module)
             x, y = self.samples.x.to(device=device, dtype=dtype), self.samples.y.to(device)
             parts.append(parts_of(x, y, self.samples.index, model.pred, model.margin, self.shard))
@@ -150,6 +154,8 @@ def sent_of(plan: Plan, ready: Sequence[Ready], rows: Rows, threads: int) -> Sen
         protocol=plan.hash,
         shard=plan.protocol.shard,
         eot=plan.protocol.eot,
+        search_precision=plan.protocol.search_precision,
+        cuda_graphs=plan.protocol.cuda_graphs,
         device=str(parameters_like(plan.models[0].module)[0]),
         threads=threads,
         folder=Path.cwd(),
