@@ -212,9 +212,8 @@ def _check_search(protocol: Protocol, model: PlannedModel) -> None:
             raise OptionError(what, expected=f"full, as it computes in {own}", got=protocol.search_precision)
     if protocol.cuda_graphs and device.type != "cuda":
         with protocol.blaming("cuda_graphs"):
-            raise OptionError(
-                "CUDA graphs", expected="device 'cuda'", got=f"device '{device}'", fix="Add --device cuda."
-            )
+            fix = "Add --device cuda, or leave them out."
+            raise OptionError("CUDA graphs", expected="device 'cuda'", got=f"device '{device}'", fix=fix)
 
 
 def _hash(protocol: Protocol, attacks: Selection, budgets: Budgets, data: Data) -> str:

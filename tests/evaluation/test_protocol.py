@@ -60,7 +60,7 @@ def test_shipped_protocols_are_valid(name):
     [
         (
             {"models": ["a"], "atacks": "x"},
-            "unknown key of protocol: expected 'attacks' or another (20 names)",
+            "unknown key of protocol: expected 'attacks' or another (22 names)",
         ),
         ({"models": ["a"], "atacks": "x"}, "got 'atacks'. Did you mean 'attacks'?"),
         ({"models": [{"label": "a"}]}, "protocol: models.0.model: expected a value, got none"),
