@@ -14,7 +14,7 @@ from robustode.evaluation.again import check_models, protocol_again
 from robustode.evaluation.engines.options import LOCAL, Engine
 from robustode.evaluation.gather import check_complete, gather, read_parts
 from robustode.evaluation.part import PartRun, execute_part
-from robustode.evaluation.plan import Plan, make_plan
+from robustode.evaluation.plan import Plan, check_search, make_plan
 from robustode.evaluation.protocol import OUTPUTS, Protocol, protocol_of
 from robustode.evaluation.rundir import RunDir
 from robustode.evaluation.runner import Listener, execute
@@ -56,7 +56,7 @@ def run_protocol(
         RobustODEError: anything that does not fit, before anything is written.
         UnitsFailed: units failed whatever their attacks; the others are kept for a resume.
     """
-    plan = make_plan(protocol, data=data, modules=modules, data_root=data_root, device=device)
+    plan = check_search(make_plan(protocol, data=data, modules=modules, data_root=data_root, device=device))
     return _run(plan, protocol, out, command=command, resume=resume, force=force, listen=listen, engine=engine)
 
 
@@ -90,7 +90,7 @@ def run_part(
         RobustODEError: anything that does not fit, before anything is written.
         UnitsFailed: units failed whatever their attacks; the others are kept.
     """
-    plan = make_plan(protocol, data_root=data_root, device=device)
+    plan = check_search(make_plan(protocol, data_root=data_root, device=device))
     return execute_part(plan, Path(out), part, command=command, listen=listen, engine=engine)
 
 

@@ -78,9 +78,13 @@ class _Numbers(TorchFunctionMode):
             return torch.tensor(args[1], dtype=kwargs.get("dtype", args[0].dtype)).to(PLACE)
         if func in (Tensor.__getitem__, Tensor.__setitem__) and isinstance(args[0], Elsewhere):
             index = args[1] if isinstance(args[1], tuple) else (args[1],)
-            index = tuple(torch.tensor(one) if isinstance(one, list | range) else one for one in index)
+            index = tuple(_indices(one) if isinstance(one, list | range) else one for one in index)
             args = (args[0], index, *args[2:])
         return func(*args, **kwargs)
+
+
+def _indices(numbers: list[Any] | range) -> Tensor:
+    return torch.tensor(numbers) if len(numbers) else torch.tensor([], dtype=torch.long)
 
 
 def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:

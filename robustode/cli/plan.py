@@ -35,10 +35,10 @@ def plan_and_show(
     from robustode.evaluation.engines.options import parse_size
     from robustode.evaluation.engines.units import threads_of
     from robustode.evaluation.forecast import as_document, forecast
-    from robustode.evaluation.plan import make_plan
+    from robustode.evaluation.plan import check_search, make_plan
 
     limit = None if memory is None else parse_size(memory)
-    plan = make_plan(protocol, data_root=data_root, device=options.check_device(device))
+    plan = check_search(make_plan(protocol, data_root=data_root, device=options.check_device(device)))
     with watch_run(quiet) as listen:
         threads = threads_of(engine, workers)
         found = forecast(plan, workers=workers, threads=threads, memory=limit, tell=listen)

@@ -78,7 +78,6 @@ def make_plan(
     for model in models:
         check_fits(samples, model.module)
         _check_units(samples, model)
-        _check_search(protocol, model)
     if protocol.uncertainty is not None:
         some = slice(0, 1 if protocol.eot else 32)  # random answers differ in a batch and alone
         for model in models:
@@ -103,6 +102,32 @@ def make_plan(
         left_out=_left_out(protocol, models, samples, certified),
         hash=_hash(protocol, attacks, budgets, samples),
     )
+
+
+def check_search(plan: Plan) -> Plan:
+    """Return a plan whose attacks can search here as its protocol says.
+
+    It is not asked where attacks do not run: parts of a run are put together, and a run is audited anew, on machines
+    without a GPU, too.
+
+    Raises:
+        OptionError: TF32 or CUDA graphs without a GPU, or a shorter precision of a model that is not in float32.
+    """
+    protocol = plan.protocol
+    for model in plan.models:
+        device, dtype = parameters_like(model.module)
+        with protocol.blaming("search_precision"):
+            if protocol.search_precision == "tf32" and device.type != "cuda":
+                fix = "Add --device cuda, or take bfloat16."
+                raise OptionError("search precision tf32", expected="device 'cuda'", got=f"device '{device}'", fix=fix)
+            if protocol.search_precision != "full" and dtype != torch.float32:
+                what, own = f"search precision of model '{model.label}'", str(dtype).removeprefix("torch.")
+                raise OptionError(what, expected=f"full, as it computes in {own}", got=protocol.search_precision)
+        with protocol.blaming("cuda_graphs"):
+            if protocol.cuda_graphs and device.type != "cuda":
+                fix = "Add --device cuda, or leave them out."
+                raise OptionError("CUDA graphs", expected="device 'cuda'", got=f"device '{device}'", fix=fix)
+    return plan
 
 
 def _load_data(protocol: Protocol, given: Any, known: Sequence[Known], root: str | Path | None) -> Data:
@@ -197,23 +222,6 @@ def _budgets(protocol: Protocol, own: tuple[str, ...], more: tuple[str, ...], da
             check_radii(radii, norm, box, dimension)
         out[norm] = tuple(radii)
     return out
-
-
-def _check_search(protocol: Protocol, model: PlannedModel) -> None:
-    """Raise unless attacks can search on a model as the protocol says."""
-    device, dtype = parameters_like(model.module)
-    if protocol.search_precision == "tf32" and device.type != "cuda":
-        with protocol.blaming("search_precision"):
-            fix = "Add --device cuda, or take bfloat16."
-            raise OptionError("search precision tf32", expected="device 'cuda'", got=f"device '{device}'", fix=fix)
-    if protocol.search_precision != "full" and dtype != torch.float32:
-        with protocol.blaming("search_precision"):
-            what, own = f"search precision of model '{model.label}'", str(dtype).removeprefix("torch.")
-            raise OptionError(what, expected=f"full, as it computes in {own}", got=protocol.search_precision)
-    if protocol.cuda_graphs and device.type != "cuda":
-        with protocol.blaming("cuda_graphs"):
-            fix = "Add --device cuda, or leave them out."
-            raise OptionError("CUDA graphs", expected="device 'cuda'", got=f"device '{device}'", fix=fix)
 
 
 def _hash(protocol: Protocol, attacks: Selection, budgets: Budgets, data: Data) -> str:

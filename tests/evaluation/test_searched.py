@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
-from robustode.api import evaluate
+from robustode.api import evaluate, merge_parts, run_part, run_protocol
 from robustode.errors import OptionError, ProtocolError
 from robustode.evaluation.counting import Counted
+from robustode.evaluation.protocol import build_protocol
 from robustode.evaluation.searched import Autocast, searched
 from robustode.models import load_model
 from robustode.solvers.rounded import Rounded
@@ -95,6 +96,23 @@ def test_the_precision_is_part_of_the_protocol_and_said(tmp_path):
     words = "Attacks searched in bfloat16; every point was judged in float32."
     assert words in (tmp_path / "run" / "report.html").read_text()
     assert words in " ".join((tmp_path / "run" / "tables" / "robust_accuracy_linf.md").read_text().split())
+
+
+def test_parts_made_on_a_gpu_are_put_together_without_one(tmp_path, monkeypatch):
+    protocol = build_protocol(
+        {"models": [SNODE], "attacks": "fgsm-linf", "limit": 20, "search_precision": "tf32", "audit": "none"}
+    )
+    with pytest.raises(OptionError, match="tf32"):
+        run_part(protocol, tmp_path / "run", (0, 1))
+    with monkeypatch.context() as patch:
+        patch.setattr("robustode.api.check_search", lambda plan: plan)
+        run_part(protocol, tmp_path / "run", (0, 1))
+    run = merge_parts([tmp_path / "run"], tmp_path / "run")
+    assert len(run.records) > 0
+    assert run.meta["protocol"]["search_precision"] == "tf32"
+    with pytest.raises(OptionError, match="tf32"):
+        run_protocol(protocol, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_what_a_counted_model_answers_with():
