@@ -21,6 +21,7 @@ from robustode.evaluation.plan import make_plan
 from robustode.evaluation.protocol import build_protocol
 from robustode.models import load_model
 from robustode.solvers.graphs import Graphs
+from robustode.solvers.rounded import Rounded
 from robustode.training import build, fit, recipe
 from tests.elsewhere import Elsewhere, elsewhere
 from tests.problems import random_affine, random_conv_snode, random_points, random_snode
@@ -152,6 +153,13 @@ def test_training(arch, name):
         assert not torch.equal(old, one)
 
 
-def test_in_a_shorter_precision():
-    options = {"attacks": "sensitivity-l2", "also": ("pgd-l2",), "eps": {"l2": [0.5]}}
-    same("zoo:snode-digits", search_precision="bfloat16", **options)
+def test_in_a_shorter_precision(monkeypatch):
+    made, product = [], Rounded.product
+
+    def spied(self, z, weight):
+        made.append(type(z))
+        return product(self, z, weight)
+
+    monkeypatch.setattr(Rounded, "product", spied)
+    same("zoo:snode-digits", attacks="sensitivity-l2", search_precision="bfloat16", limit=2)
+    assert set(made) == {Elsewhere, torch.Tensor}

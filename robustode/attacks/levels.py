@@ -35,7 +35,7 @@ def cheaper(model: Classifier) -> Iterator[Level]:
         for steps in sorted({max(2, math.ceil(share * network.steps)) for share in SHARES}):
             if 2 * steps <= network.steps:
                 yield Level(steppable.at_steps(steps), steps / network.steps)
-    reduced = steppable.reduced() if hasattr(model, "reduced") else None
+    reduced = steppable.shorter_precision() if hasattr(model, "shorter_precision") else None
     if reduced is not None:
         yield Level(reduced, 1.0)
 

@@ -55,6 +55,7 @@ def attempt(
             if size == 1:
                 raise
         size = halved = size // 2
+        subject.counted.release()
         release()
 
 
@@ -133,9 +134,7 @@ def _searching(counted: Counted, card: Card) -> AbstractContextManager[None]:
     In a ball, every pass may be in the shorter precision of the search. The points of a minimal-norm attack lie on the
     boundary of the model that it sees, so that one of a library sees the model itself, and our own comes back to it.
     """
-    if card.implementation == "robustode:sensitivity":
-        return counted.searching(whole=False)
-    return counted.searching(whole=True) if card.kind == "budget" else nullcontext()
+    return counted.searching(whole=card.kind == "budget" and card.implementation != "robustode:sensitivity")
 
 
 def _counted(counted: Counted, result: AttackResult | None, points: Tensor) -> Searched:

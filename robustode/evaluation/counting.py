@@ -14,20 +14,22 @@ from robustode.evaluation.searched import Searched
 from robustode.models.base import Classifier
 from robustode.sensitivity.linearise import Linearisation, linearise
 
+Inside = Callable[[], AbstractContextManager[Any]]
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Present:
-    """What answers at present, and inside what.
+    """What answers at present.
 
     Attributes:
         model: to passes of the model.
         reduced: to passes that ask for the shorter precision; None where there is none.
-        inside: what every pass of `model` is made inside of.
+        inside: what these are made inside of.
     """
 
     model: Classifier
     reduced: Classifier | None = None
-    inside: Callable[[], AbstractContextManager[Any]] = nullcontext
+    inside: Inside = nullcontext
 
 
 class Counted(nn.Module):
@@ -80,8 +82,7 @@ class Counted(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits of the model and count."""
         self.forwards += len(x) * self.draws
-        with self._present.inside():
-            logits = self._present.model(x)
+        logits = self._present.model(x)
         self.add(getattr(self.bare, "last_nfe", None))
         if logits.requires_grad:
             logits = logits.view_as(logits)
@@ -94,8 +95,7 @@ class Counted(nn.Module):
     def linearise(self, x: Tensor) -> Linearisation:
         """Return the model's own linearisation, counted."""
         self.forwards += len(x) * self.draws
-        with self._present.inside():
-            linear = linearise(self._present.model, x)
+        linear = linearise(self._present.model, x)
         taken = getattr(self.bare, "last_nfe", None)
         self.add(taken)
         return _CountedLinearisation(linear, self, taken)
@@ -104,29 +104,37 @@ class Counted(nn.Module):
     def searching(self, *, whole: bool) -> Iterator[None]:
         """Answer as the model is searched, not as it is judged, until the end.
 
+        What is not in the shorter precision of the search is in full: no TF32 on a GPU, whose default it is for
+        convolutions.
+
         Args:
-            whole: every pass in the shorter precision of the search, if it has one; else only the levels do, which a
-                search comes back from to the model itself (`at_steps`, `reduced`).
+            whole: every pass in the shorter precision, if there is one; else only the levels that a search comes back
+                from to the model itself (`at_steps`, `shorter_precision`).
         """
         found, before = self._searched, self._present
         model = found.reduced if whole and found.reduced is not None else found.full
-        inside = full_precision if found.tf32 and not whole else nullcontext
+        inside = tf32 if found.tf32 else nullcontext
         self._present = _Present(model=model, reduced=found.reduced, inside=inside)
         try:
-            with tf32() if found.tf32 else nullcontext():
+            with full_precision(), inside() if whole else nullcontext():
                 yield
         finally:
             self._present = before
 
+    def release(self) -> None:
+        """Free what was kept to search faster."""
+        self._searched.release()
+
     def at_steps(self, steps: int) -> _Level:
         """Return the model on a coarser grid, of which a pass counts as its fraction of one of the model itself."""
-        network: Any = self._present.reduced or self._present.model
-        return _Level(self, network.at_steps(steps), steps / network.steps)
+        present = self._present
+        network: Any = present.model if present.reduced is None else present.reduced
+        return _Level(self, network.at_steps(steps), steps / network.steps, present.inside)
 
-    def reduced(self) -> _Level | None:
+    def shorter_precision(self) -> _Level | None:
         """Return the model in the shorter precision of the search, counted with it; None where there is none."""
-        reduced = self._present.reduced
-        return None if reduced is None else _Level(self, reduced, 1.0)
+        present = self._present
+        return None if present.reduced is None else _Level(self, present.reduced, 1.0, present.inside)
 
     def add(self, taken: Tensor | None) -> None:
         """Count the evaluations that the rows of a pass took, (rows,), where the model says."""
@@ -148,31 +156,45 @@ class Counted(nn.Module):
 class _Level(nn.Module):
     """A cheaper level of a counted model, counted with it."""
 
-    def __init__(self, counted: Counted, level: Any, share: float) -> None:
+    def __init__(self, counted: Counted, level: Any, share: float, inside: Inside) -> None:
         super().__init__()
-        self.bare, self._share, self._counts = level, share, (counted,)
+        self.bare, self._share, self._counts, self._inside = level, share, (counted,), inside
         self.bounds, self.classes, self.input_shape = level.bounds, level.classes, level.input_shape
 
     def forward(self, x: Tensor) -> Tensor:
-        self._counts[0].forwards += len(x) * self._share
-        return self.bare(x)
+        self._count(x)
+        with self._inside():
+            return self.bare(x)
 
     def linearise(self, x: Tensor) -> Linearisation:
-        counted = self._counts[0]
-        counted.forwards += len(x) * self._share
-        return _CountedLinearisation(linearise(self.bare, x), counted, None, self._share)
+        self._count(x)
+        with self._inside():
+            linear = linearise(self.bare, x)
+        return _CountedLinearisation(linear, self._counts[0], None, self._share, self._inside)
+
+    def _count(self, x: Tensor) -> None:
+        self._counts[0].forwards += len(x) * self._counts[0].draws * self._share
 
 
 class _CountedLinearisation:
-    def __init__(self, linear: Linearisation, counted: Counted, taken: Tensor | None, share: float = 1.0) -> None:
+    def __init__(
+        self,
+        linear: Linearisation,
+        counted: Counted,
+        taken: Tensor | None,
+        share: float = 1.0,
+        inside: Inside = nullcontext,
+    ) -> None:
         self._linear, self._counted, self._taken, self._share = linear, counted, taken, share
-        self.logits = linear.logits
+        self._inside, self.logits = inside, linear.logits
 
     def vjp(self, cotangent: Tensor) -> Tensor:
         self._counted.backwards += cotangent.shape[:-1].numel() * self._counted.draws * self._share
-        return self._linear.vjp(cotangent)
+        with self._inside():
+            return self._linear.vjp(cotangent)
 
     def jvp(self, delta: Tensor) -> Tensor:
         self._counted.forwards += len(delta) * self._counted.draws * self._share
         self._counted.add(self._taken)
-        return self._linear.jvp(delta)
+        with self._inside():
+            return self._linear.jvp(delta)

@@ -18,11 +18,11 @@ from robustode.data.formats import Layout, format_of
 from robustode.data.place import HEADER, INDEX
 from robustode.errors import AttackError, BudgetError, RunError
 from robustode.evaluation.clean import CleanAccuracy, check_clean
-from robustode.evaluation.counting import Counted
 from robustode.evaluation.engine import Unit, run_unit, seed_of
 from robustode.evaluation.judge import Judge
 from robustode.evaluation.plan import Plan
 from robustode.evaluation.planned import samples_for
+from robustode.evaluation.prepare import counted_for
 from robustode.evaluation.records import rows
 from robustode.evaluation.rounding import round_rows
 from robustode.evaluation.rows import Shard, Subject
@@ -144,7 +144,7 @@ def _subject(plan: Plan) -> Subject:
     with forked_rng(torch.Generator().manual_seed(seed_of(plan.protocol.seed, model.hash, "clean"))):
         pred, _ = judge.answer(x, y)
         check_clean(plan, model, x[:64], CleanAccuracy(correct=int((pred == y).sum()), n=len(y)))
-    return Subject(label=model.label, hash=model.hash, counted=Counted(model.module), judge=judge)
+    return Subject(label=model.label, hash=model.hash, counted=counted_for(plan, model), judge=judge)
 
 
 def _shard(plan: Plan, subject: Subject, number: int, part: slice) -> Shard:

@@ -16,6 +16,7 @@ from robustode.evaluation.budgets import check_radii
 from robustode.evaluation.certified import LeftOut
 from robustode.evaluation.planned import Known, PlannedModel, load_models, look_at, samples_for
 from robustode.evaluation.protocol import Protocol, digest
+from robustode.evaluation.searched import has_sweep
 from robustode.evaluation.selection import Selection, fitting, resolved_attacks, select_attacks
 from robustode.models.base import parameters_like
 
@@ -127,6 +128,9 @@ def check_search(plan: Plan) -> Plan:
             if protocol.cuda_graphs and device.type != "cuda":
                 fix = "Add --device cuda, or leave them out."
                 raise OptionError("CUDA graphs", expected="device 'cuda'", got=f"device '{device}'", fix=fix)
+    if protocol.cuda_graphs and not any(has_sweep(model.module) for model in plan.models):
+        with protocol.blaming("cuda_graphs"):
+            raise OptionError("CUDA graphs", expected="an sNODE on a fixed grid among the models", got="none")
     return plan
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,35 +23,49 @@ def full_precision() -> Iterator[None]:
 
 @contextmanager
 def tf32() -> Iterator[None]:
-    """Let a GPU round the factors of float32 products to TF32 (10 bits of mantissa); sums stay float32.
+    """Let a GPU round the factors of float32 products and convolutions to TF32 (10 bits of mantissa); sums stay
+    float32.
 
-    Nothing changes on a CPU, and what was set before holds again afterwards.
+    Nothing changes on a CPU, and what was set before holds again afterwards. Where a model has set the newer settings
+    apart from the older, they stay as they are.
     """
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
+    cudnn: Any = torch.backends.cudnn
+    products, convolutions = _read(torch.get_float32_matmul_precision), _read(lambda: cudnn.allow_tf32)
     try:
+        if products is not None:
+            torch.set_float32_matmul_precision("high")
+        if convolutions is not None:
+            cudnn.allow_tf32 = True
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        if products is not None:
+            torch.set_float32_matmul_precision(products)
+        if convolutions is not None:
+            cudnn.allow_tf32 = convolutions
+
+
+def _read(setting: Callable[[], Any]) -> Any:
+    """Return one of the older settings; None where the newer ones were set apart, which torch refuses to answer for."""
+    try:
+        return setting()
+    except RuntimeError:
+        return None
 
 
 @contextmanager
 def _older() -> Iterator[None]:
     """float32_matmul_precision and cudnn.allow_tf32."""
     cudnn: Any = torch.backends.cudnn
-    products = torch.get_float32_matmul_precision()
+    products, convolutions = _read(torch.get_float32_matmul_precision), _read(lambda: cudnn.allow_tf32)
+    lower = products not in (None, "highest")
     try:
-        convolutions = cudnn.allow_tf32
-    except RuntimeError:  # the newer settings were set apart
-        convolutions = False
-    try:
-        if products != "highest":
+        if lower:
             torch.set_float32_matmul_precision("highest")
         if convolutions:
             cudnn.allow_tf32 = False
         yield
     finally:
-        if products != "highest":
+        if lower:
             torch.set_float32_matmul_precision(products)
         if convolutions:
             cudnn.allow_tf32 = True

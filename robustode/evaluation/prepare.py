@@ -53,10 +53,14 @@ def prepare_model(plan: Plan, model: PlannedModel, tell: Listener, memory: int |
         tell(Event(kind="clean", model=model.label, text="; ".join(model.notes), clean=clean))
         check_clean(plan, model, x[:64], clean)
     parts = parts_of(x, y, plan.data.index, pred, margin, plan.protocol.shard)
-    options = {"precision": plan.protocol.search_precision, "graphs": plan.protocol.cuda_graphs}
-    counted = Counted(model.module, searched(model.module, **options))
-    subject = Subject(label=model.label, hash=model.hash, counted=counted, judge=judge)
+    subject = Subject(label=model.label, hash=model.hash, counted=counted_for(plan, model), judge=judge)
     return Ready(planned=model, subject=subject, clean=clean, shards=parts)
+
+
+def counted_for(plan: Plan, model: PlannedModel) -> Counted:
+    """Return a model as attacks of a plan see it."""
+    options = {"precision": plan.protocol.search_precision, "graphs": plan.protocol.cuda_graphs}
+    return Counted(model.module, searched(model.module, **options))
 
 
 def compute_beside(

@@ -102,7 +102,7 @@ class Protocol(BaseModel):
         shard: samples in a unit of work.
         eot: draws averaged for a model that answers differently on repeats.
         search_precision: what attacks may multiply in while they search, of models in float32: "full", "tf32" (on a
-            GPU) or "bfloat16"; their points are judged in full float32.
+            GPU) or "bfloat16"; all else is in full float32.
         cuda_graphs: replay the sweeps of sNODEs as CUDA graphs while attacks search; needs a GPU.
         allow_low_accuracy: go on although the clean accuracy is suspicious.
         audit: checks of the numbers: "none", "cheap" for those that cost little, "full" for all.

@@ -21,6 +21,7 @@ from robustode.evaluation.jobs import Ready, places_of
 from robustode.evaluation.manifest import manifest
 from robustode.evaluation.outdir import begun, check_directory, clear, sweep
 from robustode.evaluation.plan import Plan
+from robustode.evaluation.precision import full_precision
 from robustode.evaluation.prepare import compute_beside, prepare
 from robustode.evaluation.rundir import RunDir, read_run
 from robustode.files import write_json
@@ -154,7 +155,8 @@ def _examine(
             )
             audited = records_file.joined(shards.read_records(shards.place(out, label, one, 0)) for one in earlier)
             others = Beside(certificates=own, audited=audited)
-            found = examine.examine(name, model.subject, model.shards, records, common, others)
+            with full_precision():
+                found = examine.examine(name, model.subject, model.shards, records, common, others)
             examination.keep(out, label, name, found, examine.facts)
             answer = examination.kept(out, label, name, examine.facts) or {}
         tell(Event(kind="check", model=label, text=name, done=done, total=len(jobs)))

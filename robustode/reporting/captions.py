@@ -73,7 +73,7 @@ def _eot(meta: dict[str, Any]) -> str:
 def precision(meta: dict[str, Any]) -> str:
     """Return the sentence on the precision of the search, empty if it was the model's own."""
     found = meta.get("protocol", {}).get("search_precision", "full")
-    return "" if found == "full" else f"Attacks searched in {found}; every point was judged in float32."
+    return "" if found == "full" else f"Attacks were allowed to search in {found}; every point was judged in float32."
 
 
 def _twins(meta: dict[str, Any]) -> str:

@@ -151,7 +151,7 @@ class AutogradLinearisation:
         flat, eps = delta.flatten(1), torch.finfo(self.logits.dtype).eps
         error = ((pushed * w).sum(1) - (flat * pulled).sum(1)).abs()
         norm = torch.linalg.vector_norm
-        tolerance = 1e-8 if self.logits.dtype == torch.float64 else 1e-3
+        tolerance = 1e-8 if self.logits.dtype == torch.float64 else max(1e-3, 32 * getattr(self._model, "unit", 0.0))
         allowed = tolerance * norm(pushed, dim=1) * norm(w, dim=1)
         return error <= allowed + 10 * eps * norm(flat, dim=1) * norm(pulled, dim=1)
 

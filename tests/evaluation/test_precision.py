@@ -8,7 +8,7 @@ from torch import nn
 
 from robustode.errors import OptionError
 from robustode.evaluation.judge import Judge
-from robustode.evaluation.precision import full_precision
+from robustode.evaluation.precision import full_precision, tf32
 from robustode.models import load_model, model_hash
 from robustode.models.wrap import wrap
 from tests.cli.command import refused, robustode, works
@@ -87,6 +87,7 @@ SETTINGS = {
     "older": lambda: torch.set_float32_matmul_precision("high"),
     "newer, for all": lambda: setattr(BACKENDS, "fp32_precision", "tf32"),
     "newer, one by one": low,
+    "newer, of products alone": lambda: setattr(BACKENDS.cuda.matmul, "fp32_precision", "tf32"),
 }
 
 
@@ -99,9 +100,15 @@ def test_what_was_set_before_holds_again_also_after_an_error(name, restored):
         inside = precisions()
     assert set(inside.values()) <= {"ieee", "none"}
     assert precisions() == before
-    with pytest.raises(ZeroDivisionError), full_precision():
-        raise ZeroDivisionError
+    for context in (full_precision, tf32):
+        with pytest.raises(ZeroDivisionError), context():
+            raise ZeroDivisionError
+        assert precisions() == before
+    with full_precision(), tf32():
+        inside = precisions()
     assert precisions() == before
+    if name in ("as torch starts", "older"):
+        assert {inside[place] for place in ("products on a GPU", "convolutions on a GPU")} == {"tf32"}
 
 
 def test_a_model_in_float64():

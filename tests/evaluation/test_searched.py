@@ -8,14 +8,18 @@ import pytest
 import torch
 
 from robustode.api import evaluate, merge_parts, run_part, run_protocol
-from robustode.errors import OptionError, ProtocolError
+from robustode.errors import OptionError, ProtocolError, RunError
 from robustode.evaluation.counting import Counted
+from robustode.evaluation.eot import Averaged
 from robustode.evaluation.protocol import build_protocol
-from robustode.evaluation.searched import Autocast, searched
+from robustode.evaluation.searched import Autocast, Searched, searched
 from robustode.models import load_model
+from robustode.sensitivity.linearise import linearise
+from robustode.solvers.graphs import Graphs
 from robustode.solvers.rounded import Rounded
 from tests.cli.command import refused
 from tests.problems import random_affine, random_points, random_snode
+from tests.solvers.recapture import recapture
 
 SNODE, RESNET = "zoo:snode-digits", "zoo:resnet-digits"
 LIMIT = 60
@@ -93,7 +97,7 @@ def test_the_precision_is_part_of_the_protocol_and_said(tmp_path):
     first, _ = run(SNODE, "fgsm-linf", "full")
     second, _ = run(SNODE, "fgsm-linf", "bfloat16", out=tmp_path / "run")
     assert first.meta["protocol_hash"] != second.meta["protocol_hash"]
-    words = "Attacks searched in bfloat16; every point was judged in float32."
+    words = "Attacks were allowed to search in bfloat16; every point was judged in float32."
     assert words in (tmp_path / "run" / "report.html").read_text()
     assert words in " ".join((tmp_path / "run" / "tables" / "robust_accuracy_linf.md").read_text().split())
 
@@ -123,7 +127,7 @@ def test_what_a_counted_model_answers_with():
         own, short = model(x), model.searched(products=torch.bfloat16)(x)
         coarse = model.searched(products=torch.bfloat16).at_steps(4)(x)
         assert not torch.equal(own, short)
-        assert counted.reduced() is None
+        assert counted.shorter_precision() is None
         assert torch.equal(counted(x), own)
         with counted.searching(whole=True):
             assert torch.equal(counted(x), short)
@@ -131,12 +135,12 @@ def test_what_a_counted_model_answers_with():
             assert torch.equal(counted(x), own)
             assert torch.equal(counted.linearise(x).logits, own)
             counted.reset()
-            level = counted.reduced()
+            level = counted.shorter_precision()
             assert torch.equal(level(x), short)
             assert torch.equal(counted.at_steps(4)(x), coarse)
             assert counted.forwards == 6 + 6 * 4 / 12
         assert torch.equal(counted(x), own)
-        assert counted.reduced() is None
+        assert counted.shorter_precision() is None
 
 
 def test_a_search_that_fails_leaves_the_model_as_it_was():
@@ -159,27 +163,84 @@ def test_tf32_is_set_for_the_search_and_not_for_passes_in_full():
 
         def forward(self, x):
             seen.append(torch.get_float32_matmul_precision())
-            return self.inner(x)
+            logits = self.inner(x)
+            if logits.requires_grad:
+                logits.register_hook(lambda gradient: seen.append(torch.get_float32_matmul_precision()))
+            return logits
 
     model = Asks()
     counted = Counted(model, searched(model, precision="tf32"))
     x = random_points(model.input_shape, 2, dtype=torch.float32)
     before = torch.get_float32_matmul_precision()
+    w = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
     counted(x)
     with counted.searching(whole=False):
         counted(x)
-        counted.linearise(x)
-        counted.reduced()(x)
+        counted.bare(x)  # as `assess` and `settle` ask it
+        counted.linearise(x).vjp(w)
+        level = counted.shorter_precision()
+        level(x)
+        level.linearise(x).vjp(w)
+    assert seen == [before, *["highest"] * 4, *["high"] * 3]
+    assert torch.get_float32_matmul_precision() == before
+    seen.clear()
     with counted.searching(whole=True):
         counted(x)
-    assert seen == [before, "highest", "highest", "high", "high"]
-    assert torch.get_float32_matmul_precision() == before
+    with Counted(model, searched(model)).searching(whole=True):
+        counted(x)
+    assert seen == ["high", "highest"]
 
 
 def test_an_adaptive_snode_has_no_shorter_precision():
     model = load_model(SNODE).with_solver(method="dopri5")
     assert searched(model, precision="bfloat16").reduced is None
     assert searched(model, precision="bfloat16", graphs=True).full is model
+    assert searched(Averaged(model, 3), precision="bfloat16").reduced is None
+
+
+def test_averages_are_searched_through_and_counted_with_their_draws():
+    model = random_snode(dtype=torch.float32, steps=12)
+    counted = Counted(Averaged(model, 3), searched(Averaged(model, 3), precision="bfloat16"))
+    x = random_points(model.input_shape, 6, dtype=torch.float32)
+    with torch.no_grad(), counted.searching(whole=False):
+        assert torch.allclose(counted.shorter_precision()(x), model.searched(products=torch.bfloat16)(x))
+    assert counted.forwards == 18
+
+
+def test_sweeps_are_captured_where_that_is_asked_for(monkeypatch):
+    made = []
+
+    def graphs():
+        made.append(Graphs(recapture))
+        return made[-1]
+
+    monkeypatch.setattr("robustode.evaluation.searched.Graphs", graphs)
+    monkeypatch.setattr("robustode.api.check_search", lambda plan: plan)
+    _, plain = run(SNODE, "sensitivity-l2", "full")
+    assert not made
+    _, captured = run(SNODE, "sensitivity-l2", "full", cuda_graphs=True)
+    assert len(made) == 1
+    assert len(made[0]) >= 6
+    np.testing.assert_allclose(captured["distance"], plain["distance"], rtol=1e-3)
+    run(SNODE, "pgd-l2", "bfloat16", cuda_graphs=True, eps={"l2": [0.5]})
+    assert len(made) == 3  # in full, and rounded
+    assert [len(one) > 0 for one in made] == [True, False, True]
+
+
+def test_captures_are_forgotten_where_memory_runs_out():
+    graphs = Graphs(recapture)
+    model = random_snode(dtype=torch.float32)
+    counted = Counted(model, Searched(full=model.searched(graphs=graphs), graphs=(graphs,)))
+    x = random_points(model.input_shape, 6, dtype=torch.float32)
+    w = torch.randn(6, model.classes, generator=torch.Generator().manual_seed(0))
+    with counted.searching(whole=False):
+        linear = counted.linearise(x)
+        expected = linear.vjp(w)
+        assert len(graphs) == 2
+        counted.release()
+        assert len(graphs) == 0
+        counted.linearise(1 - x).vjp(w)
+        assert torch.equal(linear.vjp(w), expected)  # what stood on them still does
 
 
 def test_autocast_gives_logits_and_gradients_in_the_dtype_of_the_input():
@@ -191,6 +252,19 @@ def test_autocast_gives_logits_and_gradients_in_the_dtype_of_the_input():
     assert 0 < (own - right).abs().max() < 0.05 * right.abs().max()
     first, second = (torch.autograd.grad(out.logsumexp(1).sum(), x)[0].flatten(1) for out in (own, right))
     assert torch.nn.functional.cosine_similarity(first, second).median() > 0.99
+
+
+def test_products_with_a_jacobian_under_autocast_are_not_differences_of_rounded_logits():
+    model = load_model(RESNET).requires_grad_(False)
+    x, delta = (random_points(model.input_shape, 8, seed=seed, dtype=torch.float32) for seed in (1, 2))
+    own, right = linearise(Autocast(model), x).jvp(delta), linearise(model, x).jvp(delta)
+    assert ((own - right).norm(dim=1) < 0.3 * right.norm(dim=1)).all()
+
+
+def test_a_run_is_resumed_in_its_own_precision(tmp_path):
+    run(SNODE, "fgsm-linf", "bfloat16", out=tmp_path / "run")
+    with pytest.raises(RunError, match='search_precision: "bfloat16" then, "full" now'):
+        run(SNODE, "fgsm-linf", "full", out=tmp_path / "run", resume=True)
 
 
 def test_what_cannot_be():
