@@ -115,6 +115,9 @@ def check_search(plan: Plan) -> Plan:
         OptionError: TF32 or CUDA graphs without a GPU, or a shorter precision of a model that is not in float32.
     """
     protocol = plan.protocol
+    if protocol.cuda_graphs and not any(has_sweep(model.module) for model in plan.models):
+        with protocol.blaming("cuda_graphs"):
+            raise OptionError("CUDA graphs", expected="an sNODE on a fixed grid among the models", got="none")
     for model in plan.models:
         device, dtype = parameters_like(model.module)
         with protocol.blaming("search_precision"):
@@ -128,9 +131,6 @@ def check_search(plan: Plan) -> Plan:
             if protocol.cuda_graphs and device.type != "cuda":
                 fix = "Add --device cuda, or leave them out."
                 raise OptionError("CUDA graphs", expected="device 'cuda'", got=f"device '{device}'", fix=fix)
-    if protocol.cuda_graphs and not any(has_sweep(model.module) for model in plan.models):
-        with protocol.blaming("cuda_graphs"):
-            raise OptionError("CUDA graphs", expected="an sNODE on a fixed grid among the models", got="none")
     return plan
 
 

@@ -151,18 +151,12 @@ class Protocol(BaseModel):
             return value
         return [{"model": entry} if isinstance(entry, str) else entry for entry in value]
 
-    @field_validator("audit")
+    @field_validator("audit", "search_precision")
     @classmethod
-    def _scope(cls, value: str) -> str:
-        if value not in AUDITS:
-            raise ValueError(str(unknown("audit", value, AUDITS)).removeprefix("unknown audit: "))
-        return value
-
-    @field_validator("search_precision")
-    @classmethod
-    def _precision(cls, value: str) -> str:
-        if value not in PRECISIONS:
-            raise ValueError(str(unknown("precision", value, PRECISIONS)).removeprefix("unknown precision: "))
+    def _known(cls, value: str, info: ValidationInfo) -> str:
+        choices = AUDITS if info.field_name == "audit" else PRECISIONS
+        if value not in choices:
+            raise ValueError(str(unknown("value", value, choices)).removeprefix("unknown value: "))
         return value
 
     @field_validator("outputs")

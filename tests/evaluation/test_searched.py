@@ -277,5 +277,7 @@ def test_what_cannot_be():
         run(SNODE, "fgsm-linf", "tf32")
     words = refused(f"eval --model {SNODE} --limit 20 --cuda-graphs --out x")
     assert "CUDA graphs: expected device 'cuda', got device 'cpu'. Add --device cuda, or leave them out." in words
+    words = refused(f"eval --model {RESNET} --limit 20 --cuda-graphs --out x")
+    assert "CUDA graphs: expected an sNODE on a fixed grid among the models, got none" in words
     words = refused(f"eval --model {SNODE} --limit 20 --search-precision bf16 --out x")
     assert "search_precision: expected one of bfloat16, full, tf32, got 'bf16'" in words
