@@ -82,8 +82,9 @@ class Counted(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits of the model and count."""
         self.forwards += len(x) * self.draws
-        logits = self._present.model(x)
-        self.add(getattr(self.bare, "last_nfe", None))
+        model = self._present.model
+        logits = model(x)
+        self.add(getattr(model, "last_nfe", None))
         if logits.requires_grad:
             logits = logits.view_as(logits)
             logits.register_hook(self._arrived)
@@ -95,8 +96,9 @@ class Counted(nn.Module):
     def linearise(self, x: Tensor) -> Linearisation:
         """Return the model's own linearisation, counted."""
         self.forwards += len(x) * self.draws
-        linear = linearise(self._present.model, x)
-        taken = getattr(self.bare, "last_nfe", None)
+        model = self._present.model
+        linear = linearise(model, x)
+        taken = getattr(model, "last_nfe", None)
         self.add(taken)
         return _CountedLinearisation(linear, self, taken)
 

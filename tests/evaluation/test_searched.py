@@ -205,6 +205,15 @@ def test_averages_are_searched_through_and_counted_with_their_draws():
     with torch.no_grad(), counted.searching(whole=False):
         assert torch.allclose(counted.shorter_precision()(x), model.searched(products=torch.bfloat16)(x))
     assert counted.forwards == 18
+    adaptive = Averaged(model.with_solver(method="dopri5"), 3)
+    counted = Counted(adaptive, searched(adaptive, precision="bfloat16"))
+    with torch.no_grad(), counted.searching(whole=True):
+        counted(x)
+        counted(x[:3])
+    adaptive(x)
+    taken = adaptive.last_nfe.sum()
+    adaptive(x[:3])
+    assert counted.evaluations == taken + adaptive.last_nfe.sum()
 
 
 def test_sweeps_are_captured_where_that_is_asked_for(monkeypatch):
