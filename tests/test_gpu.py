@@ -16,10 +16,7 @@ from robustode.sensitivity.linearise import linearise
 from robustode.solvers.graphs import Graphs
 from tests.problems import random_conv_snode, random_points, random_snode
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+pytestmark = pytest.mark.gpu
 
 
 def test_sweep_and_jacobian():

@@ -52,14 +52,11 @@ DType = Annotated[
     str | None,
     typer.Option("--dtype", metavar="DTYPE", help="float32 or float64: what the models compute in; default their own."),
 ]
-SearchPrecision = Annotated[
-    str | None,
-    typer.Option(
-        "--search-precision",
-        metavar="PRECISION",
-        help="full, tf32 or bfloat16: what attacks multiply in while they search; judged is always in full float32.",
-    ),
-]
+SEARCH_PRECISION = typer.Option(
+    "--search-precision",
+    metavar="PRECISION",
+    help="full, tf32 or bfloat16: what attacks multiply in while they search; judged is always in full float32.",
+)
 CudaGraphs = Annotated[
     bool, typer.Option("--cuda-graphs", help="Replay the sweeps of sNODEs as CUDA graphs while attacks search.")
 ]

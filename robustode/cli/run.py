@@ -31,7 +31,7 @@ def run_command(
     out: options.Out = None,
     limit: options.Limit = None,
     device: options.Device = "cpu",
-    search_precision: options.SearchPrecision = None,
+    search_precision: Annotated[str | None, options.SEARCH_PRECISION] = None,
     cuda_graphs: options.CudaGraphs = False,
     no_store: options.NoStore = False,
     audit: options.AuditOrNone = None,

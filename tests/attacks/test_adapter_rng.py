@@ -57,7 +57,6 @@ def test_states_come_back_after_an_error():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_is_forked_too():
     torch.cuda.manual_seed(1)
     expected = torch.rand(3, device="cuda").tolist()

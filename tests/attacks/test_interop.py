@@ -348,7 +348,6 @@ def test_result_of_targets_already_reached():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_on_a_gpu(dtype):
     model, x, y = boxed_affine((-1.0, 2.0), 7, (9,), dtype)
