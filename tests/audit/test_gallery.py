@@ -1,19 +1,24 @@
 """The gallery: the sick are what they claim to be, the table says who got away, and six exhibits end as they must."""
 
 import math
+from copy import deepcopy
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torchdiffeq import odeint
 
 from robustode.attacks.cards import resolve
 from robustode.audit.check import Check, Found
 from robustode.audit.checks import CHECKS
 from robustode.audit.finding import Verdict
 from robustode.audit.gallery import EXHIBITS, HONEST, IMPOSTORS, Exhibit, Scene, examine, self_test
+from robustode.audit.gallery.bases import trained
 from robustode.audit.gallery.data import one_hot_row, two_digits
 from robustode.audit.gallery.gradients import Staircase, WrongBackward
 from robustode.audit.gallery.sick import leaves_ball, zero_step
+from robustode.audit.gallery.solver import TURNING
 from robustode.data import load_data
 from robustode.errors import OptionError
 from robustode.models.wrap import wrap
@@ -160,6 +165,22 @@ def test_the_wrong_backward_leaves_the_map_and_turns_the_gradient():
     assert torch.equal(z, inner(x))
     (gradient,) = torch.autograd.grad(z[:, 0].sum(), x)
     assert torch.equal(gradient, -inner.weight[0].expand(3, 4))
+
+
+def test_the_turning_ode_is_a_rotation_and_its_solver_misses_the_angle():
+    inner: Any = deepcopy(trained(TURNING).module).double()
+    half, angle = TURNING.width // 2, TURNING.horizon
+    x = torch.rand(20, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    z = torch.complex(*inner.stem(x).split(half, 1)) * torch.exp(torch.tensor(-1j * angle))
+
+    def missed(tolerance):
+        times = torch.tensor([0.0, angle], dtype=torch.float64)
+        options = {"method": "dopri5", "rtol": tolerance, "atol": tolerance}
+        ends = [odeint(inner._slope, inner.stem(row), times, **options)[-1] for row in x.split(1)]
+        return (torch.complex(*torch.cat(ends).split(half, 1)) * z.conj()).sum(1).angle().abs()
+
+    assert missed(1e-10).max() < 1e-8
+    assert missed(TURNING.tolerance).min() > 1.5
 
 
 def test_the_stairs_are_flat_at_the_grey_levels_of_the_digits_and_near_the_identity():

@@ -33,13 +33,14 @@ class Base:
 
     Attributes:
         data: "digits", "moons" or "spirals".
-        arch: "mlp", "conv", "resnet", "snode", "layered", "conv-snode" or "node" (a user's own, with torchdiffeq).
+        arch: "mlp", "conv", "resnet", "snode", "layered", "conv-snode", "node" (a user's own, with torchdiffeq) or
+            "turning" (the same with a field that turns).
         width: units of a hidden layer, or channels.
         activation: name of a `torch.nn` module for "mlp" and "conv", of the sNODE's activation otherwise.
         method: of the solver.
         steps: of a fixed-step solver, or layers.
         tolerance: of an adaptive solver.
-        horizon, gain: final depth of a "node", and what its initial field is multiplied by.
+        horizon, gain: final depth of a "node" or "turning", and what the initial field of a "node" is multiplied by.
         epochs, learning_rate: of Adam.
         adversarial: whether every mini-batch is attacked first.
         seed: of weights and mini-batches.
@@ -136,6 +137,26 @@ class NeuralODE(nn.Module):
         return self.field(state)
 
 
+class Turning(NeuralODE):
+    """Random features that x' = Jx turns by an angle of `horizon` radians; only the head is trained.
+
+    The angle by which a solver misses is a matter of its tolerance, not of what training came to.
+    """
+
+    def __init__(self, base: Base) -> None:
+        super().__init__(base)
+        features, half = nn.Linear(torch.Size(SHAPES[base.data]).numel(), base.width), base.width // 2
+        self.field = nn.Linear(base.width, base.width, bias=False)
+        with torch.no_grad():
+            features.weight.normal_(std=4.0)
+            features.bias.uniform_(-4.0, 4.0)
+            self.field.weight.copy_(torch.eye(base.width).roll(half, 1))
+            self.field.weight[half:] *= -1
+        self.stem = nn.Sequential(nn.Flatten(), features, nn.Tanh())
+        self.stem.requires_grad_(False)
+        self.field.requires_grad_(False)
+
+
 def _common(base: Base) -> dict[str, Any]:
     return {"input_shape": SHAPES[base.data], "classes": CLASSES[base.data], "seed": base.seed}
 
@@ -156,7 +177,12 @@ def _resnet(base: Base) -> nn.Module:
     return ResNet(**_common(base), width=base.width)
 
 
-PLAIN: dict[str, Callable[[Base], nn.Module]] = {"mlp": _mlp, "conv": _conv, "node": NeuralODE}
+PLAIN: dict[str, Callable[[Base], nn.Module]] = {
+    "mlp": _mlp,
+    "conv": _conv,
+    "node": NeuralODE,
+    "turning": Turning,
+}
 OWN: dict[str, Callable[[Base], nn.Module]] = {
     "snode": _snode,
     "layered": _layered,

@@ -63,17 +63,19 @@ def loose_adjoint(base: Base, tolerance: float, **options: Any) -> Callable[[int
 SMALL: dict[str, Any] = {"count": 20, "budgets": {"linf": (0.05,)}}  # every sample is solved alone
 NODE = Base(arch="node", activation="Tanh", width=24, epochs=3)
 LONG = replace(NODE, data="moons", horizon=10.0, gain=6.0, epochs=4)
-# So far at so loose a tolerance that the labels are the solver's: of 20 samples 15 to 75 % differ, at all of 24 seeds.
-FAR = replace(LONG, horizon=40.0, width=32, method="dopri5", tolerance=0.5)
+# Of 5 radians the solver misses 1.6 to 1.8, at all of 24 seeds, and the head is trained on what it returns.
+TURNING = Base(
+    data="moons", arch="turning", width=32, horizon=5.0, method="dopri5", tolerance=0.5, epochs=4, learning_rate=0.05
+)
 
 IMPOSTORS = (
     Exhibit(
         name="dopri5 at 0.5",
-        about="a neural ODE on points, trained and solved by torchdiffeq at tolerance 0.5",
+        about="a neural ODE on points that turns, its head trained on what torchdiffeq returns at tolerance 0.5",
         disease=("solver-reference",),
         brief=True,
         seed=51,
-        make=deployed(FAR, **SMALL),
+        make=deployed(TURNING, **SMALL),
     ),
     Exhibit(
         name="dopri5 at 0.5 on spirals",
@@ -81,7 +83,7 @@ IMPOSTORS = (
         disease=("solver-reference",),
         brief=True,
         seed=151,
-        make=deployed(replace(FAR, data="spirals"), **SMALL),
+        make=deployed(replace(TURNING, data="spirals"), **SMALL),
     ),
     Exhibit(
         name="dopri5 at 0.01",
