@@ -1,8 +1,7 @@
 """The gallery: the sick are what they claim to be, the table says who got away, and six exhibits end as they must."""
 
 import math
-from copy import deepcopy
-from typing import Any
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ from robustode.audit.check import Check, Found
 from robustode.audit.checks import CHECKS
 from robustode.audit.finding import Verdict
 from robustode.audit.gallery import EXHIBITS, HONEST, IMPOSTORS, Exhibit, Scene, examine, self_test
-from robustode.audit.gallery.bases import trained
+from robustode.audit.gallery.bases import Turning
 from robustode.audit.gallery.data import one_hot_row, two_digits
 from robustode.audit.gallery.gradients import Staircase, WrongBackward
 from robustode.audit.gallery.sick import leaves_ball, zero_step
@@ -167,20 +166,27 @@ def test_the_wrong_backward_leaves_the_map_and_turns_the_gradient():
     assert torch.equal(gradient, -inner.weight[0].expand(3, 4))
 
 
-def test_the_turning_ode_is_a_rotation_and_its_solver_misses_the_angle():
-    inner: Any = deepcopy(trained(TURNING).module).double()
+@pytest.mark.parametrize("data", ["moons", "spirals"])
+@pytest.mark.parametrize("seed", range(12))
+def test_the_turning_ode_is_a_rotation_and_its_solver_misses_the_angle(data, seed):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inner = Turning(replace(TURNING, data=data)).requires_grad_(False)
     half, angle = TURNING.width // 2, TURNING.horizon
-    x = torch.rand(20, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    z = torch.complex(*inner.stem(x).split(half, 1)) * torch.exp(torch.tensor(-1j * angle))
+    x = load_data(data, split="test", limit=20, seed=seed).x
 
-    def missed(tolerance):
-        times = torch.tensor([0.0, angle], dtype=torch.float64)
+    def missed(tolerance, dtype):
+        start, times = inner.to(dtype).stem(x.to(dtype)), torch.tensor([0.0, angle], dtype=dtype)
         options = {"method": "dopri5", "rtol": tolerance, "atol": tolerance}
-        ends = [odeint(inner._slope, inner.stem(row), times, **options)[-1] for row in x.split(1)]
-        return (torch.complex(*torch.cat(ends).split(half, 1)) * z.conj()).sum(1).angle().abs()
+        ends = torch.cat([odeint(lambda t, z: inner.field(z), row, times, **options)[-1] for row in start.split(1)])
+        exact = torch.complex(*start.split(half, 1)) * torch.exp(torch.tensor(-1j * angle))
+        return (torch.complex(*ends.split(half, 1)) * exact.conj()).sum(1).angle().abs()
 
-    assert missed(1e-10).max() < 1e-8
-    assert missed(TURNING.tolerance).min() > 1.5
+    angles = missed(TURNING.tolerance, torch.float32)
+    assert angles.min() > 1.6
+    assert angles.max() < 1.85
+    if seed == 0:
+        assert missed(1e-9, torch.float64).max() < 1e-7
 
 
 def test_the_stairs_are_flat_at_the_grey_levels_of_the_digits_and_near_the_identity():
