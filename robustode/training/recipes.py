@@ -112,8 +112,8 @@ _SNODES = (
 )
 _CONV = {"horizon": 5.0, "steps": 8, "activation": "relu", **_CENTRED}
 _CIFAR = {"patch": 2, "channels": 24, **_CONV}
-# Without the Sobolev gradient one training in four ends with a class whose logit stays near zero: on digits 88 to 94 %
-# instead of 97 to 99 % (24 seeds), and which seeds do depends on the processor. The drift keeps a softmax from being 1.
+# Without the Sobolev gradient some trainings end with a class whose logit stays near zero, and which ones depends on
+# the processor: 86 to 99 % on digits, not 97 to 100 %. The drift keeps softmaxes below 1 (benchmarks/recipe_seeds.py).
 _SMALL_ADAM = SGDConfig(method="adam", epochs=15, batch=50, learning_rate=0.01, length=0.3, cost=Cost(mu3=0.001))
 _LARGE_ADAM = SGDConfig(method="adam", epochs=4, batch=100, learning_rate=0.01)
 _CONVOLUTIONAL_SNODES = (
